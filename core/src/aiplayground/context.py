@@ -1,0 +1,100 @@
+"""What a hook is given: the kernel's services, as an interface.
+
+Backend authors type against these protocols; the kernel implements them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import logging
+
+    import httpx
+
+    from .models import LocalModel
+    from .specs import LaunchSpec
+    from .status import WorkerInfo
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class WorkerHandle(Protocol):
+    """A worker of the service: a supervised process, or an endpoint that is attached."""
+
+    @property
+    def name(self) -> str:
+        """The name that its `LaunchSpec` gave it."""
+
+    @property
+    def base_url(self) -> str:
+        """Where it answers now, for instance `http://127.0.0.1:8080`; a restart may change it."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that its `LaunchSpec` named."""
+
+    @property
+    def token(self) -> str:
+        """A secret that only kernel and worker know (the child's `AIPG_WORKER_TOKEN`)."""
+
+    @property
+    def info(self) -> WorkerInfo:
+        """Where it stands, as values."""
+
+
+class ServiceContext(Protocol):
+    """The kernel as one service sees it. Every hook that concerns one backend gets it first."""
+
+    @property
+    def service(self) -> str:
+        """The service's name."""
+
+    @property
+    def settings(self) -> Any:
+        """The service's settings: an instance of the model that `BackendSpec.settings` names."""
+
+    @property
+    def data_dir(self) -> Path:
+        """Where the engine's own files belong; exists."""
+
+    @property
+    def cache_dir(self) -> Path:
+        """Where what can be made again belongs; exists."""
+
+    @property
+    def logger(self) -> logging.Logger:
+        """Writes to the service's log file and live stream, and nowhere else."""
+
+    @property
+    def model(self) -> str | None:
+        """In `start`: the model that the caller wants first, if any; a backend may ignore it."""
+
+    @property
+    def workers(self) -> Mapping[str, WorkerHandle]:
+        """The service's workers by name."""
+
+    @property
+    def http(self) -> httpx.AsyncClient:
+        """An HTTP client for talking to workers; the kernel closes it."""
+
+    async def spawn(self, spec: LaunchSpec) -> WorkerHandle:
+        """Launch a worker, wait until it is ready, and supervise it from then on.
+
+        Raises `ServiceFailed` with a classified cause when it does not come up.
+        """
+
+    async def end(self, worker: WorkerHandle) -> None:
+        """End one worker and all that it started."""
+
+    async def run_sync(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run blocking work in a thread: the way out of the kernel's event loop."""
+
+    async def local_models(self) -> Sequence[LocalModel]:
+        """Return the model files in the model folders and model packs, read from metadata."""
+
+    async def find_model(self, name: str) -> LocalModel:
+        """Return the model file of this name; raise `ModelNotFound` with what comes close."""

@@ -1,0 +1,189 @@
+"""The hook specifications: what a plugin can implement.
+
+A plugin is a module (or an object) whose functions carry `@hookimpl`, named by an entry point in
+the group `aiplayground.plugins`. It takes only the arguments that it needs. The kernel calls the
+hooks of one backend through its router and never broadcasts them; it awaits coroutines, iterates
+generators, and owns every deadline. An error that leaves a hook is given the plugin's name and
+the hook's; raise those of `aiplayground.errors` to choose the code that the caller sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .context import ServiceContext
+    from .specs import BackendSpec, Device, Health, SetupProgress
+    from .types import (
+        ChatChunk,
+        ChatRequest,
+        Embeddings,
+        EmbedRequest,
+        GenerateEvent,
+        GenerateRequest,
+        ModelInfo,
+    )
+
+PROJECT = "aiplayground"
+ENTRY_POINT_GROUP = "aiplayground.plugins"
+HOOK_API = 1
+"""The number of this contract. It grows when a hook changes its meaning or goes."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def backend() -> BackendSpec | Sequence[BackendSpec]:
+    """Say who this backend is. Called once, at discovery, and must cost nothing.
+
+    A plugin without this hook is no backend: it may still bring models, methods or middleware.
+    """
+
+
+@hookspec
+def setup(ctx: ServiceContext) -> AsyncIterator[SetupProgress]:
+    """Install what the engine needs, yielding progress (an async generator).
+
+    Called by `aipg setup` and `setUpService`. It must be resumable, leave nothing half-done that
+    counts as done when it is closed in the middle, and verify the result before it ends. A
+    backend without it is installed as soon as its package is.
+    """
+
+
+@hookspec
+async def start(ctx: ServiceContext) -> None:
+    """Launch the workers with `ctx.spawn`.
+
+    Called once for each start of the service, never by two callers at a time. `ctx.model` is the
+    model that the caller wants first. The call is cancelled when a stop arrives; the kernel ends
+    what was spawned. A restart after a crash respawns the worker and does not call this hook.
+    """
+
+
+@hookspec
+async def stop(ctx: ServiceContext) -> None:
+    """Do what stopping needs beyond ending the workers, which the kernel does afterwards."""
+
+
+@hookspec
+async def health(ctx: ServiceContext) -> Health:
+    """Say whether the backend answers, and with which models loaded.
+
+    Called at the end of a start and regularly while running.
+    """
+
+
+@hookspec
+def chat(ctx: ServiceContext, request: ChatRequest) -> AsyncIterator[ChatChunk]:
+    """Answer a conversation, chunk by chunk (an async generator).
+
+    The model that the request names has been loaded. The generator is closed at once when the
+    caller goes away; the engine must stop then. The last chunk carries `finish_reason`.
+    """
+
+
+@hookspec
+def generate(ctx: ServiceContext, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
+    """Make what `request.kind` names, event by event (an async generator).
+
+    Only kinds that the backend declares as capabilities arrive here.
+    """
+
+
+@hookspec
+async def list_models(ctx: ServiceContext) -> Sequence[ModelInfo]:
+    """List what this backend can serve now, running or not."""
+
+
+@hookspec
+async def embed(ctx: ServiceContext, request: EmbedRequest) -> Embeddings:
+    """Turn texts into vectors."""
+
+
+@hookspec
+async def load_model(ctx: ServiceContext, model: str) -> None:
+    """Bring a model into memory. Called once however many requests wait for it.
+
+    Called only while the service runs. Raise `InvalidModelFile` or `ServiceFailed` with the cause
+    when it does not load.
+    """
+
+
+@hookspec
+async def unload_model(ctx: ServiceContext, model: str) -> None:
+    """Free a model's memory. Called only when nothing uses it."""
+
+
+@hookspec
+async def endpoint(ctx: ServiceContext, model: str | None) -> str:
+    """Return the base URL of the worker that speaks the OpenAI API for this model.
+
+    Without this hook it is the primary worker's.
+    """
+
+
+@hookspec
+async def uninstall(ctx: ServiceContext) -> None:
+    """Remove what `setup` installed, models excepted."""
+
+
+@hookspec
+async def installed_version(ctx: ServiceContext) -> str | None:
+    """Return the engine's version, or None when the engine is not installed.
+
+    Called when the kernel comes up and after `setup`; must not start the engine. Raise
+    `ServiceFailed` when the installation is there but broken.
+    """
+
+
+@hookspec
+def detect_devices() -> Sequence[Device]:
+    """List the compute devices that this plugin knows of. Asked in a thread; must never hang."""
+
+
+@hookspec
+def model_files() -> Sequence[Path]:
+    """Return model files that ship with this plugin."""
+
+
+@hookspec
+def preset_folders() -> Sequence[Path]:
+    """Return folders with preset files that ship with this plugin."""
+
+
+@hookspec
+def register_methods() -> Mapping[str, Callable[..., Any]]:
+    """Return IPC methods by outside name: coroutine functions that take the kernel first."""
+
+
+@hookspec
+def register_routes() -> Sequence[Any]:
+    """Return Starlette routes that the gateway mounts."""
+
+
+@hookspec
+def register_commands() -> Mapping[str, str]:
+    """Return CLI commands by name, each as `"package.module:click_command"`, imported on use."""
+
+
+@hookspec
+def register_stores() -> Mapping[str, str]:
+    """Return user-interface stores by name, each as `"package.module:StoreClass"`."""
+
+
+@hookspec
+def register_shell() -> str | None:
+    """Return `"package.module:ShellClass"`: the window and its dialogs, if it hosts one."""
+
+
+@hookspec
+def register_middleware() -> Sequence[Any]:
+    """Return middleware: objects with any of the methods of `aiplayground.middleware.Middleware`.
+
+    The kernel composes them around lifecycle, request and chunk, outermost first.
+    """

@@ -1,0 +1,100 @@
+"""Plain data that plugins and the kernel exchange where no validation is needed.
+
+Nothing here imports pydantic: a plugin's door (`plugin.py`) loads this module at discovery, and
+discovery must stay cheap. Requests and responses are in `types`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+
+class Capability(StrEnum):
+    """What a backend can do. A request outside what is declared answers -4."""
+
+    CHAT = "chat"
+    COMPLETION = "completion"
+    EMBEDDING = "embedding"
+    IMAGE = "image"
+    VIDEO = "video"
+    TRANSCRIPTION = "transcription"
+    SPEECH = "speech"
+    RERANK = "rerank"
+    TOOLS = "tools"
+    VISION = "vision"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """Who a backend is: returned by the `backend` hook.
+
+    `settings` names a pydantic model as `"package.module:Class"`; it is imported on first use.
+    `parameters` lists the request fields that the backend honours; another one answers -4.
+    `api="openai"` says that the primary worker speaks the OpenAI API: the kernel then supplies
+    `chat`, `generate` (completion), `embed`, `list_models` and `health`.
+    """
+
+    name: str
+    title: str
+    capabilities: frozenset[Capability] = frozenset()
+    parameters: frozenset[str] = frozenset()
+    preferred_port: int | None = None
+    required: bool = False
+    settings: str | None = None
+    api: Literal["openai"] | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """How to start one worker process: given to `ctx.spawn`.
+
+    `argv`: `{port}` and `{fd}` are replaced. A worker that takes `{fd}` gets a bound socket which
+    it listens on; one that takes `{port}` opens the port itself and is shown to own it.
+    `ours`: the program calls `aiplayground.serving.parent.watch_parent` and so ends with the
+    kernel; any other program runs under the kernel's guard.
+    `ready_path` is asked with GET until it answers 200.
+    `start_timeout` (seconds) is extended by progress: each line of log output renews it.
+    """
+
+    argv: Sequence[str]
+    name: str = "main"
+    primary: bool = True
+    model: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+    ours: bool = False
+    ready_path: str = "/health"
+    start_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetupProgress:
+    """One step of an installation; `progress` is 0 to 100."""
+
+    stage: str
+    progress: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether a backend answers, and with which models loaded."""
+
+    ok: bool
+    models: tuple[str, ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A compute device: `memory` is in bytes, 0 where it is not known."""
+
+    id: str
+    name: str
+    kind: Literal["Arc", "iGPU", "GPU", "NPU", "CPU"]
+    memory: int = 0

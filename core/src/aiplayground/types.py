@@ -1,0 +1,210 @@
+"""Requests and responses: one frozen pydantic object a call, so that fields can grow.
+
+Field names follow the OpenAI API where it has the field, llama.cpp's server where it has not.
+A field that is `None` was not given: the backend's own default holds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Frozen(BaseModel):
+    """Base: immutable, and unknown fields are refused rather than ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Message(Frozen):
+    """One message of a conversation. `content` may be a list of OpenAI content parts."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class Sampling(Frozen):
+    """How tokens are chosen, and when to stop. Sampling fields are dimensionless."""
+
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    typical_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
+    repeat_penalty: Annotated[float, Field(gt=0, le=10, allow_inf_nan=False)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] | None = None
+    stop: list[Annotated[str, Field(min_length=1, max_length=1024)]] | None = Field(
+        default=None, max_length=16
+    )
+    ignore_eos: bool | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_is_a_list_of_one(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class ChatRequest(Sampling):
+    """A turn of a conversation: the argument of the `chat` hook."""
+
+    model: str = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+
+class CompletionRequest(Sampling):
+    """Text that the model continues, without a template."""
+
+    kind: Literal["completion"] = "completion"
+    model: str = Field(min_length=1)
+    prompt: str
+
+
+class ImageRequest(Frozen):
+    """A picture (or several) from a text; sizes are in pixels."""
+
+    kind: Literal["image"] = "image"
+    model: str | None = None
+    prompt: str = Field(min_length=1)
+    negative_prompt: str | None = None
+    width: Annotated[int, Field(ge=8, le=16384)] | None = None
+    height: Annotated[int, Field(ge=8, le=16384)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10000)] | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
+    count: Annotated[int, Field(ge=1, le=64)] = 1
+    source_image: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class VideoRequest(ImageRequest):
+    """A video from a text; `frames` at `fps` frames per second."""
+
+    kind: Literal["video"] = "video"  # type: ignore[assignment]  # the discriminator narrows
+    frames: Annotated[int, Field(ge=1)] | None = None
+    fps: Annotated[float, Field(gt=0)] | None = None
+
+
+class TranscriptionRequest(Frozen):
+    """Speech to text; `audio` is a path or a data URL."""
+
+    kind: Literal["transcription"] = "transcription"
+    model: str | None = None
+    audio: str
+    language: str | None = None
+
+
+class SpeechRequest(Frozen):
+    """Text to speech."""
+
+    kind: Literal["speech"] = "speech"
+    model: str | None = None
+    text: str = Field(min_length=1)
+    voice: str | None = None
+
+
+class RerankRequest(Frozen):
+    """Order documents by how well they answer a query."""
+
+    kind: Literal["rerank"] = "rerank"
+    model: str | None = None
+    query: str
+    documents: list[str] = Field(min_length=1)
+    top_n: Annotated[int, Field(ge=1)] | None = None
+
+
+GenerateRequest = Annotated[
+    CompletionRequest
+    | ImageRequest
+    | VideoRequest
+    | TranscriptionRequest
+    | SpeechRequest
+    | RerankRequest,
+    Field(discriminator="kind"),
+]
+
+
+class EmbedRequest(Frozen):
+    """Texts to turn into vectors."""
+
+    model: str = Field(min_length=1)
+    input: list[str] = Field(min_length=1)
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+
+
+class Usage(Frozen):
+    """What a request cost, in tokens."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class ChatChunk(Frozen):
+    """A piece of an answer. The last one carries `finish_reason`, and `usage` where known."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] | None = None
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+    model: str | None = None
+
+
+class GenerateEvent(Frozen):
+    """A step of a generation: text, progress (0 to 100), a file, or a result."""
+
+    kind: Literal["text", "progress", "image", "video", "audio", "result"]
+    text: str = ""
+    progress: float | None = None
+    message: str = ""
+    mime: str | None = None
+    path: str | None = None
+    data: bytes | None = None
+    result: dict[str, Any] | None = None
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+class Embeddings(Frozen):
+    """One vector for each input, in order."""
+
+    model: str
+    vectors: list[list[float]]
+    usage: Usage = Usage()
+
+
+class ModelInfo(Frozen):
+    """A model that a backend can serve now; `size` is in bytes, `context_length` in tokens."""
+
+    name: str
+    path: str = ""
+    type: Literal[
+        "llm", "embedding", "checkpoint", "lora", "vae", "controlnet", "inpaint", "upscale"
+    ] = "llm"
+    service: str = ""
+    size: int | None = None
+    loaded: bool | None = None
+    format: str | None = None
+    architecture: str | None = None
+    quantization: str | None = None
+    parameters: int | None = None
+    context_length: int | None = None
+    vision: bool | None = None
+    chat: bool | None = None
