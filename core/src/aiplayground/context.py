@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from .errors import AIPlaygroundError
     from .models import LocalModel
     from .specs import LaunchSpec
     from .status import WorkerInfo
@@ -33,9 +34,9 @@ class WorkerHandle(Protocol):
     def base_url(self) -> str:
         """Where it answers now, for instance `http://127.0.0.1:8080`; a restart may change it."""
 
-    @property
-    def model(self) -> str | None:
-        """The model that its `LaunchSpec` named."""
+    model: str | None
+    """The model it holds. The kernel sets it from the `LaunchSpec` at each launch; a backend that
+    loads another model into a running worker sets it then."""
 
     @property
     def token(self) -> str:
@@ -89,6 +90,12 @@ class ServiceContext(Protocol):
 
     async def end(self, worker: WorkerHandle) -> None:
         """End one worker and all that it started."""
+
+    async def endpoint(self, model: str | None) -> str:
+        """Return the base URL of the worker that speaks the OpenAI API for this model."""
+
+    async def lost(self, base_url: str, error: Exception) -> AIPlaygroundError:
+        """Turn a broken connection to a worker into an error that says why the worker went."""
 
     async def run_sync(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work in a thread: the way out of the kernel's event loop."""

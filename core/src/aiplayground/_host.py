@@ -1,0 +1,61 @@
+"""What a service needs of its kernel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._bus import Bus
+from ._logs import LogHub
+from ._router import Router
+from .models import LocalModel, ModelIndex, ModelScan, match_model
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ._ledger import Ledger
+    from .paths import Paths
+    from .settings import KernelSettings, Layers
+
+
+class Library:
+    """The model files on this machine: folders, model packs, and files that were named."""
+
+    def __init__(self, roots: Sequence[Path], packs: Sequence[Path]) -> None:
+        self.roots = tuple(roots)
+        self.packs = tuple(packs)
+        self._named: set[Path] = set()
+        self._index = ModelIndex()
+
+    async def scan(self) -> ModelScan:
+        """Look at the disk, in a thread; what has not changed is not read again."""
+        extra = [*self.packs, *sorted(self._named)]
+        return await asyncio.to_thread(self._index.scan, self.roots, extra)
+
+    async def find(self, name: str) -> LocalModel:
+        """Return the model of this name, or at this path; raise `ModelNotFound`."""
+        return match_model(name, (await self.scan()).models)
+
+    def add(self, path: Path) -> None:
+        """Take in a file outside the folders, because somebody named it."""
+        self._named.add(path.expanduser().resolve())
+
+
+@dataclass(slots=True, kw_only=True)
+class Host:
+    """The kernel as its services see it."""
+
+    settings: KernelSettings
+    layers: Layers
+    paths: Paths
+    router: Router
+    bus: Bus
+    logs: LogHub
+    library: Library
+    middleware: Sequence[object]
+    http: Callable[[], httpx.AsyncClient]
+    announce: Callable[[str], None]
+    ledger: Ledger | None = None

@@ -1,0 +1,269 @@
+"""From a request to a running model: names are resolved, requests checked, answers streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._context import Context
+from .errors import (
+    AIPlaygroundError,
+    FailureClass,
+    FileOperationError,
+    InvalidParameters,
+    ModelNotFound,
+    ServiceFailed,
+    suggest,
+)
+from .middleware import RequestCall, compose_request
+from .specs import Capability
+
+if TYPE_CHECKING:
+    from ._host import Host
+    from ._router import Route
+    from ._service import Service
+    from .types import (
+        ChatChunk,
+        ChatRequest,
+        Embeddings,
+        EmbedRequest,
+        GenerateEvent,
+        GenerateRequest,
+        ModelInfo,
+    )
+
+MODEL_SUFFIXES = (".gguf",)
+SUBJECT = frozenset({"model", "messages", "prompt", "kind", "input", "query", "documents", "text"})
+"""Request fields that say what is asked; all others are parameters that a backend declares."""
+
+NAMES_SHOWN = 10
+
+
+class Inference:
+    """The requests of one kernel."""
+
+    def __init__(self, host: Host, services: dict[str, Service]) -> None:
+        self._host = host
+        self._services = services
+        self._catalogue: list[ModelInfo] | None = None
+
+    # Models -------------------------------------------------------------------------------
+
+    async def models(self, *, refresh: bool = True) -> list[ModelInfo]:
+        """List what every backend that is set up can serve now, `loaded` included."""
+        if self._catalogue is None or refresh:
+            self._catalogue = [
+                model
+                for service in self._services.values()
+                for model in await self._models_of(service)
+            ]
+        loaded = {
+            (service.name, model)
+            for service in self._services.values()
+            for model in service.ops.residency.loaded
+        }
+        return [
+            each.model_copy(update={"loaded": (each.service, each.name) in loaded})
+            for each in self._catalogue
+        ]
+
+    async def _models_of(self, service: Service) -> list[ModelInfo]:
+        route = service.ops.find("list_models")
+        if route is None or not service.info().set_up:
+            return []
+        try:
+            models = await route.call(Context(service))
+        except AIPlaygroundError as error:
+            # One backend that cannot list must not hide the models of the others.
+            service.log.logger.warning("Its models cannot be listed: %s", error.message)
+            return []
+        return [each.model_copy(update={"service": service.name}) for each in models]
+
+    async def resolve(self, name: str, service: str | None = None) -> tuple[Service, ModelInfo]:
+        """Find the backend that serves a model.
+
+        `name` is a model's name, `backend/model` where two backends have one of that name, or the
+        path of a model file. Raises `ModelNotFound`.
+        """
+        path = _as_file(name)
+        if path is not None:
+            self._host.library.add(path)
+        for refresh in (path is not None, True):
+            found = _matching(name, path, await self.models(refresh=refresh), service)
+            if len(found) == 1:
+                return self._services[found[0].service], found[0]
+            if found:
+                raise _ambiguous(name, found)
+        if path is not None:
+            # The catalogue left it out for a reason that the file itself tells best.
+            await self._host.library.find(str(path))
+        raise self._unknown(name)
+
+    def _unknown(self, name: str) -> ModelNotFound:
+        names = [each.name for each in self._catalogue or ()]
+        some = ", ".join(names[:NAMES_SHOWN]) or "none"
+        return ModelNotFound(
+            f"There is no model '{name}'.{suggest(name, names)} "
+            f"Models here: {some}. `aipg models` lists them and says where they lie.",
+            details={"model": name, "models": names[:NAMES_SHOWN]},
+        )
+
+    async def default_model(self) -> str:
+        """Return the model that is meant when none is named.
+
+        The setting `models.default`; else the newest language model of the user's own; else the
+        one that ships with a model pack.
+        """
+        if self._host.settings.models.default:
+            return self._host.settings.models.default
+        models = [each for each in await self.models() if each.type == "llm"]
+        packs = {str(path) for path in self._host.library.packs}
+        own = [each for each in models if each.path not in packs]
+        if own or models:
+            return max(own or models, key=_age).name
+        raise ModelNotFound(
+            "There is no language model here yet. Put a GGUF file into a models folder "
+            "(`aipg models --paths` shows them), or install the package aiplayground-guide.",
+        )
+
+    # Requests -----------------------------------------------------------------------------
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        """Answer a conversation."""
+        service, model = await self.resolve(request.model)
+        _check_capability(service, Capability.CHAT)
+        _check_parameters(service, request)
+        _check_images(service, request)
+        async with aclosing(self._run(service, "chat", request, model.name)) as items:
+            async for item in items:
+                yield item
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """Make what `request.kind` names."""
+        if request.model is None:
+            raise InvalidParameters("Name a model: this backend has no default one.")
+        service, model = await self.resolve(request.model)
+        _check_capability(service, Capability(request.kind))
+        _check_parameters(service, request)
+        async with aclosing(self._run(service, "generate", request, model.name)) as items:
+            async for item in items:
+                yield item
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Turn texts into vectors."""
+        service, model = await self.resolve(request.model)
+        _check_capability(service, Capability.EMBEDDING)
+        async with aclosing(self._run(service, "embed", request, model.name)) as items:
+            async for item in items:
+                return item  # type: ignore[no-any-return]  # what the hook returns
+        raise ServiceFailed(
+            f"{service.name} returned no embeddings: a middleware dropped them.",
+            failure=FailureClass.PLUGIN,
+        )
+
+    async def _run(
+        self, service: Service, hook: str, request: Any, model: str
+    ) -> AsyncGenerator[Any, None]:
+        request = request.model_copy(update={"model": model})
+        route = service.ops.find(hook)
+        if route is None:
+            raise InvalidParameters(f"{service.name} has no '{hook}'.")
+        call = RequestCall(service.name, hook, request)
+        async with self.using(service, model):
+            proceed = compose_request(
+                self._host.middleware, call, lambda sent: _innermost(route, service, sent)
+            )
+            patience = self._host.settings.timeouts.answer
+            async with aclosing(service.streams.run(proceed(request), patience)) as items:
+                async for item in items:
+                    yield item
+
+    @asynccontextmanager
+    async def using(self, service: Service, model: str) -> AsyncIterator[None]:
+        """Hold a model in memory, starting the service and loading the model if need be."""
+        await service.start(model)
+        async with service.ops.residency.use(model):
+            yield
+
+
+async def _innermost(route: Route, service: Service, request: Any) -> AsyncGenerator[Any, None]:
+    if route.hook == "embed":
+        yield await route.call(Context(service), request)
+        return
+    async with aclosing(route.stream(Context(service), request)) as items:
+        async for item in items:
+            yield item
+
+
+def _as_file(name: str) -> Path | None:
+    """Return the path if the name is one: it has a folder in it, or is a model file that exists."""
+    path = Path(name).expanduser()
+    if not name.lower().endswith(MODEL_SUFFIXES) or not (path.is_file() or _looks_like_path(name)):
+        return None
+    if not path.is_file():
+        raise FileOperationError(f"There is no file {path}. Check the path.")
+    return path.resolve()
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith(("/", "./", "../", "~", ".\\", "..\\")) or Path(name).is_absolute()
+
+
+def _matching(
+    name: str, path: Path | None, models: Iterable[ModelInfo], service: str | None
+) -> list[ModelInfo]:
+    models = [each for each in models if service is None or each.service == service]
+    if path is not None:
+        return [each for each in models if each.path == str(path)]
+    exact = [each for each in models if name in (each.name, f"{each.service}/{each.name}")]
+    folded = name.casefold().removesuffix(".gguf")
+    return exact or [each for each in models if each.name.casefold() == folded]
+
+
+def _ambiguous(name: str, found: list[ModelInfo]) -> InvalidParameters:
+    choices = ", ".join(f"{each.service}/{each.name}" for each in found)
+    return InvalidParameters(
+        f"'{name}' is the name of several models. Say which: {choices}.",
+        details={"model": name, "choices": choices.split(", ")},
+    )
+
+
+def _age(model: ModelInfo) -> float:
+    try:
+        return Path(model.path).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _check_capability(service: Service, capability: Capability) -> None:
+    if capability not in service.spec.capabilities:
+        can = ", ".join(sorted(service.spec.capabilities)) or "nothing"
+        raise InvalidParameters(
+            f"{service.name} does not do '{capability}'; it does {can}.",
+            details={"service": service.name, "capability": capability.value},
+        )
+
+
+def _check_parameters(service: Service, request: Any) -> None:
+    given = {name for name in request.model_fields_set if getattr(request, name) is not None}
+    unknown = sorted(given - SUBJECT - service.spec.parameters)
+    if unknown:
+        raise InvalidParameters(
+            f"{service.name} does not support {', '.join(unknown)}; leave it out.",
+            details={"service": service.name, "parameters": unknown},
+        )
+
+
+def _check_images(service: Service, request: ChatRequest) -> None:
+    if Capability.VISION in service.spec.capabilities:
+        return
+    for message in request.messages:
+        if isinstance(message.content, list) and any(
+            part.get("type") not in ("text", None) for part in message.content
+        ):
+            raise InvalidParameters(
+                f"{service.name} reads text only; leave out images and other parts.",
+                details={"service": service.name},
+            )

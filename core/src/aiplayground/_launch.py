@@ -1,0 +1,202 @@
+"""From a `LaunchSpec` to a process that answers: port, environment, readiness, identity."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import _ports, failures, policy
+from ._process import Process
+from .errors import FailureClass, ServiceFailed
+from .serving.protocol import PARENT_FD_VARIABLE, TOKEN_VARIABLE
+
+if TYPE_CHECKING:
+    import httpx
+
+    from ._ledger import Ledger
+    from .specs import LaunchSpec
+
+LOOPBACK = "127.0.0.1"
+KEPT_LINES = 200
+
+
+@dataclass(slots=True)
+class Output:
+    """What one run of a worker has printed: the last lines, how many, and when the last came."""
+
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+    count: int = 0
+    last_at: float = field(default_factory=time.monotonic)
+
+    def add(self, line: str) -> None:
+        """Keep a line."""
+        self.lines.append(line)
+        self.count += 1
+        self.last_at = time.monotonic()
+
+
+@dataclass(slots=True)
+class Launched:
+    """A worker's process with the address it was given."""
+
+    process: Process
+    port: int
+    output: Output
+
+    @property
+    def base_url(self) -> str:
+        """Where it answers."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Launcher:
+    """Launches the workers of one service.
+
+    `timeout`, `probe_timeout`, `grace` and `probe_interval` are in seconds; `fixed_port` is the port
+    that the user insists on, `preferred_port` the one that a primary worker takes when it is free.
+    """
+
+    service: str
+    http: Callable[[], httpx.AsyncClient]
+    log: Callable[[str, str], None]
+    ledger: Ledger | None
+    timeout: float
+    probe_timeout: float
+    grace: float
+    probe_interval: float
+    preferred_port: int | None = None
+    fixed_port: int | None = None
+
+    async def launch(self, spec: LaunchSpec, token: str) -> Launched:
+        """Start the process; raises `ServiceFailed` when it cannot even be started."""
+        preferred = self.preferred_port if spec.primary else None
+        fixed = self.fixed_port if spec.primary else None
+        hands_over = any("{fd}" in each for each in spec.argv) and os.name == "posix"
+        output = Output()
+        if not hands_over:
+            port = _ports.choose(preferred, fixed=fixed)
+            return Launched(await self._spawn(spec, token, output, port=port), port, output)
+        listener = _ports.bind(preferred, fixed=fixed)
+        try:
+            port = listener.getsockname()[1]
+            fd = listener.fileno()
+            process = await self._spawn(spec, token, output, port=port, fd=fd)
+        finally:
+            # A kept copy would make a dead worker's port accept connections and hang.
+            listener.close()
+        return Launched(process, port, output)
+
+    async def _spawn(
+        self, spec: LaunchSpec, token: str, output: Output, *, port: int, fd: int | None = None
+    ) -> Process:
+        def on_line(line: str) -> None:
+            output.add(line)
+            self.log(spec.name, line)
+
+        places = {"{port}": str(port), "{fd}": str(fd)}
+        try:
+            return await Process.launch(
+                [_fill(each, places) for each in spec.argv],
+                env=_environment(spec.env, token),
+                cwd=spec.cwd,
+                pass_fds=() if fd is None else (fd,),
+                guarded=not spec.ours,
+                on_line=on_line,
+                ledger=self.ledger,
+            )
+        except OSError as error:
+            raise ServiceFailed(
+                f"{self.service}: cannot run {spec.argv[0]}: {error.strerror or error}. "
+                f"Check that the program is there and may be run, or set the service up again.",
+                failure=FailureClass.MISSING_FILE,
+                details={"service": self.service, "program": str(spec.argv[0])},
+            ) from error
+
+    async def probe(self, launched: Launched, spec: LaunchSpec) -> bool:
+        """Ask the ready path once."""
+        import httpx
+
+        try:
+            answer = await self.http().get(
+                launched.base_url + spec.ready_path, timeout=self.probe_timeout
+            )
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == httpx.codes.OK
+
+    async def wait_ready(self, launched: Launched, spec: LaunchSpec) -> None:
+        """Wait until the worker answers.
+
+        Raises `ServiceFailed` as soon as the child exits, and when the deadline passes that its
+        log output no longer extends.
+        """
+        exit_code = asyncio.ensure_future(launched.process.wait())
+        began = time.monotonic()
+        timeout = spec.start_timeout or self.timeout
+        try:
+            while not await self._probe_or_exit(launched, spec, exit_code):
+                now = time.monotonic()
+                if now > policy.start_deadline(began, launched.output.last_at, timeout):
+                    raise self._too_slow(launched, spec, now - began)
+                await asyncio.wait({exit_code}, timeout=self.probe_interval)
+            await self._check_identity(launched, spec)
+        finally:
+            exit_code.cancel()
+
+    async def _probe_or_exit(
+        self, launched: Launched, spec: LaunchSpec, exit_code: asyncio.Future[int]
+    ) -> bool:
+        probe = asyncio.ensure_future(self.probe(launched, spec))
+        both: set[asyncio.Future[Any]] = {probe, exit_code}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if exit_code.done():
+                raise self.explain(launched, spec, exit_code.result())
+            return probe.result()
+        finally:
+            probe.cancel()
+
+    async def _check_identity(self, launched: Launched, spec: LaunchSpec) -> None:
+        if any("{fd}" in each for each in spec.argv) and os.name == "posix":
+            return  # it listens on the very socket that we bound
+        tree = await asyncio.to_thread(launched.process.tree)
+        if await asyncio.to_thread(_ports.listener_in_tree, launched.port, tree) is False:
+            holder = await asyncio.to_thread(_ports.holder, launched.port)
+            raise ServiceFailed(
+                f"{self.service}: port {launched.port} is answered by {holder or 'another program'}"
+                f", not by the worker '{spec.name}'. Stop that program or set another port: "
+                f"aipg config set services.{self.service}.port PORT",
+                failure=FailureClass.PORT_TAKEN,
+                details={"service": self.service, "port": launched.port},
+            )
+
+    def explain(self, launched: Launched, spec: LaunchSpec, returncode: int) -> ServiceFailed:
+        """Say why a worker ended."""
+        return failures.classify(self.service, spec.name, returncode, list(launched.output.lines))
+
+    def _too_slow(self, launched: Launched, spec: LaunchSpec, waited: float) -> ServiceFailed:
+        return ServiceFailed(
+            f"{self.service}: {spec.name} did not answer within {waited:.0f} s. "
+            f"If the model is large, raise the setting 'timeouts.start'.",
+            failure=FailureClass.TIMEOUT,
+            details={"service": self.service, "log": list(launched.output.lines)[-20:]},
+        )
+
+
+def _fill(text: str, places: Mapping[str, str]) -> str:
+    for place, value in places.items():
+        text = text.replace(place, value)
+    return text
+
+
+def _environment(extra: Mapping[str, str], token: str) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if name != PARENT_FD_VARIABLE}
+    env.update({"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", TOKEN_VARIABLE: token})
+    env.update(extra)
+    return env

@@ -1,0 +1,287 @@
+"""Discovery: entry points to plugins, each one isolated from the others.
+
+A plugin that fails to import or to validate never takes the kernel down: it becomes a
+`PluginFailure` that names the distribution, and the rest is loaded.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import pluggy
+
+from . import hookspecs
+from .errors import PluginError
+from .hookspecs import ENTRY_POINT_GROUP, PROJECT
+from .specs import BackendSpec
+
+IMPL_ATTRIBUTE = f"{PROJECT}_impl"
+SPEC_ATTRIBUTE = f"{PROJECT}_spec"
+GENERATOR_HOOKS = frozenset({"setup", "chat", "generate"})
+
+HOOKS: dict[str, inspect.Signature] = {
+    name: inspect.signature(function)
+    for name, function in vars(hookspecs).items()
+    if hasattr(function, SPEC_ATTRIBUTE)
+}
+COROUTINE_HOOKS = frozenset(
+    name for name in HOOKS if inspect.iscoroutinefunction(getattr(hookspecs, name))
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginFailure:
+    """A plugin that could not be used, and why; `stage` is `import`, `validate` or `backend`."""
+
+    name: str
+    distribution: str
+    version: str
+    stage: str
+    message: str
+    error: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedPlugin:
+    """A plugin in use; `seconds` is what loading it took."""
+
+    name: str
+    plugin: Any = field(repr=False)
+    distribution: str
+    version: str
+    hooks: tuple[str, ...]
+    backends: tuple[BackendSpec, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginSet:
+    """What discovery found. `manager` holds the registered plugins, in order."""
+
+    loaded: tuple[LoadedPlugin, ...]
+    failures: tuple[PluginFailure, ...]
+    disabled: tuple[str, ...]
+    manager: pluggy.PluginManager = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    name: str
+    distribution: str
+    version: str
+    entry_point: metadata.EntryPoint | None = None
+    plugin: Any = None
+
+    @property
+    def origin(self) -> str:
+        return f"{self.distribution} {self.version}".strip() or "the embedding program"
+
+    def failure(self, stage: str, message: str, error: BaseException | None) -> PluginFailure:
+        return PluginFailure(
+            name=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            stage=stage,
+            message=message,
+            error=error,
+        )
+
+
+def installed() -> Iterator[_Candidate]:
+    """Yield each entry point of our group once, in a stable order."""
+    found: dict[tuple[str, str, str], _Candidate] = {}
+    for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        dist = point.dist
+        name, version = (dist.name, dist.version) if dist is not None else ("", "")
+        # A distribution on the path twice (an editable install beside a wheel) counts once.
+        found.setdefault(
+            (point.name, name, point.value), _Candidate(point.name, name, version, point)
+        )
+    yield from sorted(found.values(), key=lambda each: (each.name, each.distribution))
+
+
+def load_plugins(
+    given: Sequence[tuple[str, Any]] = (),
+    *,
+    discover: bool = True,
+    allow: Iterable[str] | None = None,
+    deny: Iterable[str] = (),
+) -> PluginSet:
+    """Load the plugins that were handed over and, if asked, those that are installed.
+
+    `allow` names the only plugins to import, `deny` those never to; what is not to be loaded is
+    not imported. A name or a service that two plugins claim is refused, naming both.
+    """
+    allowed, denied = None if allow is None else set(allow), set(deny)
+    candidates = [_Candidate(name, "", "", None, plugin) for name, plugin in given]
+    disabled: list[str] = []
+    for candidate in installed() if discover else ():
+        if candidate.name in denied or (allowed is not None and candidate.name not in allowed):
+            disabled.append(candidate.name)
+        else:
+            candidates.append(candidate)
+    return _load_all(candidates, disabled)
+
+
+def _load_all(candidates: list[_Candidate], disabled: list[str]) -> PluginSet:
+    manager = _manager()
+    loaded: list[LoadedPlugin] = []
+    failures: list[PluginFailure] = []
+    claimed: dict[str, _Candidate] = {}
+    for candidate in candidates:
+        outcome = _load_one(candidate, manager, claimed)
+        if isinstance(outcome, LoadedPlugin):
+            loaded.append(outcome)
+            continue
+        failures.append(outcome)
+        # pluggy 1.6 leaves a plugin that it refused half-registered: start from the good ones.
+        manager = _manager()
+        for good in loaded:
+            manager.register(good.plugin, good.name)
+    return PluginSet(
+        loaded=tuple(loaded), failures=tuple(failures), disabled=tuple(disabled), manager=manager
+    )
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _load_one(
+    candidate: _Candidate, manager: pluggy.PluginManager, claimed: dict[str, _Candidate]
+) -> LoadedPlugin | PluginFailure:
+    began = time.perf_counter()
+    stage = "import"
+    try:
+        _claim(f"plugin '{candidate.name}'", candidate, claimed)
+        point = candidate.entry_point
+        plugin = candidate.plugin if point is None else point.load()
+        stage = "validate"
+        hooks = _validate(plugin)
+        manager.register(plugin, candidate.name)
+        stage = "backend"
+        backends = _backends(plugin, hooks)
+        for spec in backends:
+            _claim(f"service '{spec.name}'", candidate, claimed)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  # SystemExit at import must not end the kernel
+        return candidate.failure(stage, _explain(candidate, stage, error), error)
+    return LoadedPlugin(
+        name=candidate.name,
+        plugin=plugin,
+        distribution=candidate.distribution,
+        version=candidate.version,
+        hooks=tuple(sorted(hooks)),
+        backends=backends,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _explain(candidate: _Candidate, stage: str, error: BaseException) -> str:
+    if isinstance(error, PluginError):
+        return f"{candidate.name} ({candidate.origin}): {error.message}"
+    doing = {
+        "import": "importing it",
+        "validate": "registering it",
+        "backend": "its hook 'backend'",
+    }
+    return (
+        f"{candidate.name} ({candidate.origin}): {doing[stage]} raised "
+        f"{type(error).__name__}: {error}. Update or uninstall that distribution, "
+        f"or name the plugin in the setting 'plugins.deny'."
+    )
+
+
+def _claim(what: str, candidate: _Candidate, claimed: dict[str, _Candidate]) -> None:
+    other = claimed.setdefault(what, candidate)
+    if other is not candidate:
+        raise PluginError(
+            f"{what} is claimed by two distributions, {other.origin} and {candidate.origin}; "
+            f"the first is used. Uninstall one of them."
+        )
+
+
+def _validate(plugin: Any) -> dict[str, Any]:
+    """Return the plugin's hook implementations; raise `PluginError` for what cannot work."""
+    if inspect.isclass(plugin):
+        raise PluginError(
+            f"it is the class {plugin.__name__}; register an instance of it or a module, "
+            f"otherwise each hook misses 'self'."
+        )
+    hooks: dict[str, Any] = {}
+    for name, function, options in _implementations(plugin):
+        hook = options.get("specname") or name
+        if hook not in HOOKS:
+            if not options.get("optionalhook"):
+                raise PluginError(f"hook '{hook}' is not one that this kernel knows.")
+            continue
+        _check_function(hook, function, options)
+        hooks[hook] = function
+    if not hooks:
+        raise PluginError(
+            "it implements no hook. Mark its functions with @hookimpl from aiplayground.hookspecs."
+        )
+    return hooks
+
+
+def _implementations(plugin: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    names = vars(plugin) if inspect.ismodule(plugin) else dir(plugin)
+    for name in list(names):
+        # getattr_static: looking at a plugin must not run its properties.
+        static = inspect.getattr_static(plugin, name, None)
+        if isinstance(static, property) or name.startswith("__"):
+            continue
+        function = getattr(plugin, name)
+        options = getattr(function, IMPL_ATTRIBUTE, None)
+        if isinstance(options, dict):
+            yield name, function, options
+
+
+def _check_function(hook: str, function: Any, options: dict[str, Any]) -> None:
+    if options.get("wrapper") or options.get("hookwrapper"):
+        raise PluginError(f"hook '{hook}' is a wrapper; use the hook 'register_middleware'.")
+    known = list(HOOKS[hook].parameters)
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise PluginError(
+                f"hook '{hook}' takes '{parameter}'; hooks get positional arguments only."
+            )
+        if parameter.name not in known and parameter.default is parameter.empty:
+            raise PluginError(
+                f"hook '{hook}' takes '{parameter.name}'; "
+                f"it can take {', '.join(known) or 'nothing'}."
+            )
+    _check_kind(hook, function)
+
+
+def _check_kind(hook: str, function: Any) -> None:
+    is_coroutine = inspect.iscoroutinefunction(function)
+    is_generator = inspect.isasyncgenfunction(function)
+    wrapped = hasattr(function, "__wrapped__")  # what it returns is checked at the first call
+    if hook in COROUTINE_HOOKS and not is_coroutine and not (wrapped and not is_generator):
+        raise PluginError(f"hook '{hook}' must be a coroutine function: `async def {hook}(...)`.")
+    if hook in GENERATOR_HOOKS and (is_coroutine or inspect.isgeneratorfunction(function)):
+        raise PluginError(
+            f"hook '{hook}' must be an async generator: `async def {hook}(...)` with `yield`."
+        )
+    if hook not in COROUTINE_HOOKS | GENERATOR_HOOKS and (is_coroutine or is_generator):
+        raise PluginError(f"hook '{hook}' must be a plain function: `def {hook}(...)`.")
+
+
+def _backends(plugin: Any, hooks: dict[str, Any]) -> tuple[BackendSpec, ...]:
+    if "backend" not in hooks:
+        return ()
+    returned = hooks["backend"]()
+    specs = (returned,) if isinstance(returned, BackendSpec) else tuple(returned)
+    for spec in specs:
+        if not isinstance(spec, BackendSpec):
+            raise PluginError(f"hook 'backend' returned {type(spec).__name__}, not a BackendSpec.")
+    return specs

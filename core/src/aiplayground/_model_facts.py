@@ -1,0 +1,134 @@
+"""What a listing needs to know of a GGUF file, small enough to keep for hundreds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from aiplayground._model_files import FileGroup, FoundFile, split_name
+from aiplayground._model_types import ModelProblem
+from aiplayground.gguf import GgufFile
+
+# Values of general.type that go beside a model, or are none; "model" and silence mean a model.
+_NOT_MODELS = frozenset({"imatrix", "vocab"})
+
+
+class Kind(StrEnum):
+    """What a file is for."""
+
+    LLM = "llm"
+    EMBEDDING = "embedding"
+    LORA = "lora"
+    PROJECTOR = "projector"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The listed part of one file's metadata; of a split model, of all its files.
+
+    `width` is the embedding length of a model, and for a projector that of the model it fits.
+    """
+
+    kind: Kind
+    architecture: str
+    parameters: int
+    quantization: str | None
+    context_length: int | None
+    chat_template: bool
+    license: str | None
+    width: int | None
+    vision: bool
+    tensors: int
+    split_number: int
+    split_count: int
+    split_tensors: int | None
+
+
+def facts_of(file: GgufFile) -> Facts:
+    """Summarise one file."""
+    width = "clip.vision.projection_dim" if file.is_projector else None
+    return Facts(
+        kind=_kind(file),
+        architecture=file.architecture or "",
+        parameters=file.parameters,
+        quantization=file.quantization,
+        context_length=file.context_length,
+        chat_template=file.chat_template is not None,
+        license=file.license,
+        width=file.integer(width) if width else file.embedding_length,
+        vision=file.has_vision,
+        tensors=len(file.tensors),
+        split_number=file.split_number,
+        split_count=file.split_count,
+        split_tensors=file.split_tensors,
+    )
+
+
+def check_group(
+    group: FileGroup, known: dict[FoundFile, Facts | ModelProblem]
+) -> Facts | ModelProblem:
+    """Return what the files of one model say together, or the first thing wrong with them."""
+    if group.missing:
+        return _missing_part(group)
+    parts: list[Facts] = []
+    for file in group.files:
+        facts = known[file]
+        problem = facts if isinstance(facts, ModelProblem) else _misplaced(file, facts)
+        if problem is not None:
+            return problem
+        if isinstance(facts, Facts):
+            parts.append(facts)
+    return _whole(group, parts)
+
+
+def _kind(file: GgufFile) -> Kind:
+    if file.is_projector:
+        return Kind.PROJECTOR
+    if file.is_adapter:
+        return Kind.LORA
+    if file.architecture is None or file.text("general.type") in _NOT_MODELS:
+        return Kind.OTHER
+    return Kind.EMBEDDING if file.is_embedding else Kind.LLM
+
+
+def _missing_part(group: FileGroup) -> ModelProblem:
+    path = group.files[0].path
+    are = "is" if len(group.missing) == 1 else "are"
+    text = (
+        f"The model {group.stem} is split over several files, and {', '.join(group.missing)} {are} "
+        f"missing beside {path.name}. Download all parts into one folder."
+    )
+    return ModelProblem(path, "missing_part", text)
+
+
+def _misplaced(file: FoundFile, facts: Facts) -> ModelProblem | None:
+    """Compare a part's name with its content: engines find the other parts by name."""
+    name = split_name(file.path.name)
+    number, count = (name.number, name.count) if name else (1, 1)
+    if (facts.split_number + 1, facts.split_count) == (number, count):
+        return None
+    text = (
+        f"{file.path.name} is part {facts.split_number + 1} of {facts.split_count} by its content, "
+        f"but part {number} of {count} by its name. Download the model's parts again under their "
+        "own names."
+    )
+    return ModelProblem(file.path, "mixed_parts", text)
+
+
+def _whole(group: FileGroup, parts: Sequence[Facts]) -> Facts | ModelProblem:
+    path, first = group.files[0].path, parts[0]
+    tensors = sum(part.tensors for part in parts)
+    if first.split_tensors not in (None, tensors):
+        text = f"The parts of {group.stem} hold {tensors} tensors and should hold "
+        text += f"{first.split_tensors}: they belong to different models. Download all of them."
+        return ModelProblem(path, "mixed_parts", text)
+    if first.kind is Kind.OTHER or not tensors:
+        text = f"{path.name} is a sound GGUF file, but holds no model (a vocabulary or statistics, "
+        text += "perhaps). Move it out of the model folder."
+        return ModelProblem(path, "not_a_model", text)
+    # Only the first part carries the metadata, and it may hold no tensors.
+    quantization = next((part.quantization for part in parts if part.quantization), None)
+    parameters = sum(part.parameters for part in parts)
+    return replace(first, parameters=parameters, quantization=quantization, tensors=tensors)

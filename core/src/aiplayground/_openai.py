@@ -1,0 +1,209 @@
+"""The kernel's default hooks for a backend whose worker speaks the OpenAI API.
+
+Protocol: OpenAI's chat completions, completions, embeddings and models, with server-sent events
+(https://platform.openai.com/docs/api-reference). Errors arrive as `{code, message, details}`, from
+foreign servers as OpenAI's `error` object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from .errors import (
+    AIPlaygroundError,
+    InvalidParameters,
+    ModelNotFound,
+    ServiceNotAvailable,
+    from_dict,
+)
+from .specs import Health
+from .types import ChatChunk, Embeddings, GenerateEvent, ModelInfo, Usage
+
+if TYPE_CHECKING:
+    from .context import ServiceContext
+    from .types import ChatRequest, CompletionRequest, EmbedRequest, GenerateRequest
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds to connect to a worker on this machine; the kernel's deadlines bound the rest."""
+
+_FINISH = ("stop", "length", "tool_calls", "content_filter")
+
+
+async def chat(ctx: ServiceContext, request: ChatRequest) -> AsyncIterator[ChatChunk]:
+    """Stream `POST /v1/chat/completions`."""
+    body = request.model_dump(exclude_none=True, exclude_unset=True)
+    async with _stream(ctx, request.model, "/v1/chat/completions", body) as events:
+        async for event in events:
+            yield _chat_chunk(event)
+
+
+async def generate(ctx: ServiceContext, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
+    """Stream `POST /v1/completions`; other kinds are the backend's own to implement."""
+    if request.kind != "completion":
+        raise InvalidParameters(
+            f"{ctx.service} does not generate '{request.kind}'.", details={"kind": request.kind}
+        )
+    async for event in _complete(ctx, request):
+        yield event
+
+
+async def _complete(
+    ctx: ServiceContext, request: CompletionRequest
+) -> AsyncIterator[GenerateEvent]:
+    body = request.model_dump(exclude_none=True, exclude_unset=True, exclude={"kind"})
+    async with _stream(ctx, request.model, "/v1/completions", body) as events:
+        async for event in events:
+            choice = _choice(event)
+            yield GenerateEvent(
+                kind="text",
+                text=choice.get("text") or "",
+                finish_reason=_finish(choice),
+                usage=_usage(event),
+            )
+
+
+async def embed(ctx: ServiceContext, request: EmbedRequest) -> Embeddings:
+    """Call `POST /v1/embeddings`."""
+    url = await ctx.endpoint(request.model)
+    body = request.model_dump(exclude_none=True)
+    try:
+        answer = await ctx.http.post(url + "/v1/embeddings", json=body, timeout=_timeout())
+    except httpx.TransportError as error:
+        raise await ctx.lost(url, error) from error
+    data = _body(answer)
+    vectors = [each["embedding"] for each in data["data"]]
+    return Embeddings(model=request.model, vectors=vectors, usage=_usage(data) or Usage())
+
+
+async def list_models(ctx: ServiceContext) -> list[ModelInfo]:
+    """Call `GET /v1/models`; an engine that does not run lists nothing."""
+    try:
+        url = await ctx.endpoint(None)
+    except ServiceNotAvailable:
+        return []
+    try:
+        answer = await ctx.http.get(url + "/v1/models")
+    except httpx.TransportError as error:
+        raise await ctx.lost(url, error) from error
+    return [
+        ModelInfo(name=str(each["id"]), service=ctx.service)
+        for each in _body(answer).get("data", ())
+    ]
+
+
+async def health(ctx: ServiceContext) -> Health:
+    """Call `GET /v1/models`: it answers when the engine does."""
+    try:
+        models = await list_models(ctx)
+    except AIPlaygroundError as error:
+        return Health(ok=False, detail=error.message)
+    return Health(ok=True, models=tuple(model.name for model in models))
+
+
+DEFAULTS: dict[str, Callable[..., Any]] = {
+    "chat": chat,
+    "generate": generate,
+    "embed": embed,
+    "list_models": list_models,
+    "health": health,
+}
+
+
+@asynccontextmanager
+async def _stream(
+    ctx: ServiceContext, model: str, path: str, body: dict[str, Any]
+) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    url = await ctx.endpoint(model)
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    try:
+        async with ctx.http.stream("POST", url + path, json=body, timeout=_timeout()) as answer:
+            if answer.status_code != httpx.codes.OK:
+                await answer.aread()
+                _body(answer)
+            yield _events(ctx, url, answer)
+    except httpx.TransportError as error:
+        raise await ctx.lost(url, error) from error
+
+
+async def _events(
+    ctx: ServiceContext, url: str, answer: httpx.Response
+) -> AsyncIterator[dict[str, Any]]:
+    """Yield the data of each event; an answer that breaks off is an error, not an end."""
+    async for line in answer.aiter_lines():
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        event = json.loads(data)
+        if "choices" not in event and ("message" in event or "error" in event):
+            raise _error(event, answer.status_code)
+        yield event
+    raise await ctx.lost(url, ConnectionResetError("the answer broke off"))
+
+
+def _chat_chunk(event: Mapping[str, Any]) -> ChatChunk:
+    choice = _choice(event)
+    delta = choice.get("delta") or {}
+    return ChatChunk(
+        text=delta.get("content") or "",
+        reasoning=delta.get("reasoning_content") or "",
+        tool_calls=delta.get("tool_calls"),
+        finish_reason=_finish(choice),
+        usage=_usage(event),
+        model=event.get("model"),
+    )
+
+
+def _choice(event: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = event.get("choices") or [{}]
+    first: Mapping[str, Any] = choices[0]
+    return first
+
+
+def _finish(choice: Mapping[str, Any]) -> Any:
+    reason = choice.get("finish_reason")
+    return reason if reason in _FINISH else ("stop" if reason else None)
+
+
+def _usage(event: Mapping[str, Any]) -> Usage | None:
+    usage = event.get("usage")
+    if not usage:
+        return None
+    return Usage(
+        prompt_tokens=usage.get("prompt_tokens", 0),
+        completion_tokens=usage.get("completion_tokens", 0),
+    )
+
+
+def _body(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = {"message": f"HTTP {answer.status_code}: {answer.text[:500]}"}
+    if answer.is_error or not isinstance(body, dict):
+        raise _error(body if isinstance(body, dict) else {}, answer.status_code)
+    return body
+
+
+def _error(body: Mapping[str, Any], status: int) -> AIPlaygroundError:
+    if isinstance(body.get("code"), int) and body["code"] < 0:
+        return from_dict(dict(body))
+    told = body.get("error")
+    message = str(told.get("message") if isinstance(told, dict) else told or body.get("message"))
+    kinds: dict[int, type[AIPlaygroundError]] = {
+        400: InvalidParameters,
+        404: ModelNotFound,
+        422: InvalidParameters,
+        503: ServiceNotAvailable,
+    }
+    return kinds.get(status, AIPlaygroundError)(message, details={"status": status})
+
+
+def _timeout() -> httpx.Timeout:
+    return httpx.Timeout(None, connect=CONNECT_TIMEOUT)

@@ -1,0 +1,350 @@
+"""What a service does: the effects behind its states.
+
+Each operation calls the backend's hooks through the router, with the middleware around it and the
+kernel's deadline outside. None of them writes the service's state; `_service` does, from how they
+end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from ._context import Context
+from ._launch import Launcher
+from ._residency import Residency
+from ._worker import Worker
+from .errors import (
+    AIPlaygroundError,
+    FailureClass,
+    PluginError,
+    ServiceFailed,
+    ServiceNotAvailable,
+)
+from .events import ServiceSetUpProgress
+from .middleware import LifecycleCall, Operation, compose_lifecycle
+from .policy import RestartPolicy
+from .states import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ._router import Route
+    from ._service import Service
+    from .specs import LaunchSpec
+
+START_PATIENCE = 10
+"""A start may take this many times its time-out in all, however much progress it shows."""
+
+
+class Operations:
+    """The operations of one service, and the workers that they bring up."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._host = service.host
+        self._timeouts = service.host.settings.timeouts
+        self.version: str | None = None
+        self.installed = False
+
+    # What the service is made of ----------------------------------------------------------
+
+    @cached_property
+    def settings(self) -> Any:
+        """The backend's settings, validated on first use; raises `InvalidSettings`."""
+        from .settings import service_settings
+
+        return service_settings(self._host.layers, self._service.spec)
+
+    @cached_property
+    def residency(self) -> Residency:
+        """Which models are in memory."""
+        settings = self._host.settings.residency
+        return Residency(
+            self._service.name,
+            load=self._load,
+            unload=self._unload,
+            changed=self._service.model_changed,
+            limit=settings.max_models,
+            idle_timeout=settings.idle_timeout,
+            patience=self._timeouts.load,
+            pinned=settings.pinned,
+        )
+
+    @cached_property
+    def _launcher(self) -> Launcher:
+        own = self._host.settings.service(self._service.name)
+        log = self._service.log
+        return Launcher(
+            service=self._service.name,
+            http=self._host.http,
+            log=lambda worker, line: log.line(worker, line),
+            ledger=self._host.ledger,
+            timeout=own.start_timeout or self._timeouts.start,
+            probe_timeout=self._timeouts.health,
+            grace=self._timeouts.stop_grace,
+            probe_interval=self._timeouts.probe_interval,
+            preferred_port=self._service.spec.preferred_port,
+            fixed_port=own.port,
+        )
+
+    @property
+    def planned_port(self) -> int | None:
+        """The port that the primary worker takes if it can."""
+        own = self._host.settings.service(self._service.name)
+        return own.port or self._service.spec.preferred_port
+
+    @property
+    def primary(self) -> Worker | None:
+        """The worker that decides whether the service runs."""
+        return next((each for each in self._service.workers.values() if each.primary), None)
+
+    def find(self, hook: str) -> Route | None:
+        """Return the backend's own hook, else the kernel's default for it."""
+        return self._host.router.find(self._service.name, hook)
+
+    # Lifecycle ----------------------------------------------------------------------------
+
+    async def look(self) -> bool:
+        """Find out whether the engine is installed, and its version; raises if it is broken."""
+        route = self.find("installed_version")
+        if route is None:
+            # Without a set-up of its own, the package is the engine.
+            self.installed = self.installed or self.find("setup") is None
+            return self.installed
+        async with self._deadline("installed_version", self._timeouts.hook):
+            self.version = await route.call(Context(self._service))
+        self.installed = self.version is not None
+        return self.installed
+
+    async def start(self, model: str | None) -> None:
+        """Bring the backend up; what was launched is ended again when that fails."""
+        await self._end_workers()
+        try:
+            await self._through("start", partial(self._start, Context(self._service, model)))
+        except BaseException:
+            await self._end_workers()
+            raise
+
+    async def _start(self, ctx: Context) -> None:
+        route = self.find("start")
+        if route is not None:
+            timeout = self._launcher.timeout * START_PATIENCE
+            async with self._deadline("start", timeout):
+                await route.call(ctx)
+        if self.primary is not None:
+            # It may have crashed while the hook was still busy with another worker.
+            async with self._deadline("start", self._launcher.timeout):
+                await self.primary.ready()
+        health = self.find("health")
+        if health is None:
+            return
+        async with self._deadline("health", self._timeouts.hook):
+            answer = await health.call(ctx)
+        if not answer.ok:
+            raise ServiceFailed(
+                f"{self._service.name} came up, but is not healthy: {answer.detail or 'no reason'}",
+                failure=FailureClass.EXIT,
+            )
+
+    async def stop(self, started: asyncio.Task[None] | None) -> None:
+        """End a start in progress, the answers in progress, and every worker."""
+        if started is not None:
+            started.cancel()
+            await asyncio.wait({started}, timeout=self._timeouts.hook)
+        self._service.streams.abort(self._stopped_under_request)
+        try:
+            if (route := self.find("stop")) is not None:
+                await self._through("stop", partial(self._stop, route))
+        finally:
+            await self._end_workers()
+            self.residency.drop(self.residency.loaded, "stopped")
+
+    async def _stop(self, route: Route) -> None:
+        async with self._deadline("stop", self._timeouts.hook):
+            await route.call(Context(self._service))
+
+    def _stopped_under_request(self) -> ServiceNotAvailable:
+        return ServiceNotAvailable(
+            f"{self._service.name} was stopped while it answered.",
+            details={"service": self._service.name},
+        )
+
+    async def set_up(self) -> None:
+        """Install or upgrade, publishing progress; verified by asking for the version."""
+        route = self.find("setup")
+        try:
+            if route is not None:
+                await self._through("setup", partial(self._set_up, route))
+                self.installed = True
+        finally:
+            await self.look()
+        if not self.installed:
+            raise ServiceNotAvailable(
+                f"{self._service.name}: its engine is not installed, and the plugin cannot install "
+                f"it. Install the plugin's package again, with its dependencies.",
+                details={"service": self._service.name},
+            )
+
+    async def _set_up(self, route: Route) -> None:
+        async with (
+            self._deadline("setup", self._timeouts.setup or None),
+            aclosing(route.stream(Context(self._service))) as steps,
+        ):
+            async for step in steps:
+                self._service.log.logger.info("%s %.0f %% %s", *_step(step))
+                self._host.bus.publish(
+                    ServiceSetUpProgress(
+                        service=self._service.name,
+                        stage=step.stage,
+                        progress=step.progress,
+                        message=step.message,
+                    )
+                )
+
+    async def uninstall(self) -> None:
+        """Remove the engine."""
+        route = self.find("uninstall")
+        if route is None:
+            raise ServiceNotAvailable(
+                f"{self._service.name} has nothing to remove but its package: "
+                f"uninstall that with the tool that installed it.",
+                details={"service": self._service.name},
+            )
+        await self._through("uninstall", partial(route.call, Context(self._service)))
+        self.installed = False
+        await self.look()
+
+    async def health(self) -> Any:
+        """Ask the backend how it is."""
+        route = self.find("health")
+        if route is None:
+            return None
+        async with self._deadline("health", self._timeouts.hook):
+            return await route.call(Context(self._service))
+
+    # Models -------------------------------------------------------------------------------
+
+    async def _load(self, model: str) -> None:
+        await self._model_hook("load_model", model, self._timeouts.load)
+
+    async def _unload(self, model: str) -> None:
+        try:
+            await self._model_hook("unload_model", model, self._timeouts.hook)
+        except AIPlaygroundError:
+            self._service.log.logger.exception("%s could not be unloaded", model)
+            raise
+
+    async def _model_hook(self, hook: Operation, model: str, timeout: float) -> None:
+        route = self.find(hook)
+        if route is None:
+            return
+
+        async def run() -> None:
+            async with self._deadline(hook, timeout):
+                await route.call(Context(self._service), model)
+
+        await self._through(hook, run, model)
+
+    def forget_models_of(self, worker: Worker) -> None:
+        """Drop what a worker held that went away."""
+        held = self.residency.loaded
+        mine = {worker.spec.model, worker.lost_model}
+        self.residency.drop([model for model in held if model in mine], "crashed")
+
+    # Workers, for the plugin --------------------------------------------------------------
+
+    async def spawn(self, spec: LaunchSpec) -> Worker:
+        """Launch a worker and wait until it is ready; it is recorded before it is launched."""
+        workers = self._service.workers
+        if spec.name in workers:
+            await self.end_worker(spec.name)
+        if spec.primary and self.primary is not None:
+            raise PluginError(f"the service has a primary worker already, '{self.primary.name}'.")
+        restart, liveness = self._host.settings.restart, self._host.settings.liveness
+        worker = workers[spec.name] = Worker(
+            spec,
+            self._launcher,
+            RestartPolicy(**restart.model_dump()),
+            (liveness.interval, liveness.limit, liveness.hard_factor),
+            self._service.on_worker,
+        )
+        worker.launch()
+        try:
+            await worker.ready()
+        except AIPlaygroundError:
+            await self.end_worker(spec.name)
+            raise
+        return worker
+
+    async def end_worker(self, name: str) -> None:
+        """End one worker; unknown names are none of anybody's business."""
+        worker = self._service.workers.get(name)
+        if worker is not None:
+            await worker.end()
+            self._service.workers.pop(name, None)
+
+    async def _end_workers(self) -> None:
+        await asyncio.gather(*(self.end_worker(name) for name in list(self._service.workers)))
+
+    async def endpoint(self, model: str | None) -> str:
+        """Return the base URL of the worker that serves a model."""
+        route = self._host.router.find(self._service.name, "endpoint")
+        if route is not None:
+            url: str = await route.call(Context(self._service), model)
+            return url
+        holder = next((w for w in self._service.workers.values() if w.model == model), self.primary)
+        if holder is None or holder.state is not Runtime.RUNNING:
+            raise ServiceNotAvailable(f"{self._service.name} has no worker that answers now.")
+        return holder.base_url
+
+    async def lost(self, base_url: str, error: Exception) -> AIPlaygroundError:
+        """Say why the worker at an address went away."""
+        worker = next((w for w in self._service.workers.values() if w.base_url == base_url), None)
+        cause = await worker.loss() if worker is not None else None
+        if cause is not None:
+            return ServiceFailed(cause.message, failure=cause.failure, details=cause.details)
+        return ServiceNotAvailable(
+            f"{self._service.name}: the connection to its worker broke "
+            f"({type(error).__name__}: {error}). Try again.",
+            details={"service": self._service.name},
+        )
+
+    # Plumbing -----------------------------------------------------------------------------
+
+    async def _through(
+        self, operation: Operation, run: Callable[[], Awaitable[None]], model: str | None = None
+    ) -> None:
+        call = LifecycleCall(self._service.name, operation, model)
+        await compose_lifecycle(self._host.middleware, call, run)()
+
+    def _deadline(self, hook: str, seconds: float | None) -> _Deadline:
+        return _Deadline(self._service.name, hook, seconds)
+
+
+class _Deadline:
+    """`asyncio.timeout` whose expiry is an error of ours that names the hook."""
+
+    def __init__(self, service: str, hook: str, seconds: float | None) -> None:
+        self._what = (service, hook, seconds)
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        service, hook, seconds = self._what
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError as late:
+            raise ServiceFailed(
+                f"{service}: its hook '{hook}' did not end within {seconds:.0f} s.",
+                failure=FailureClass.TIMEOUT,
+                details={"service": service, "hook": hook},
+            ) from late
+
+
+def _step(step: Any) -> tuple[str, float, str]:
+    return step.stage, step.progress, step.message

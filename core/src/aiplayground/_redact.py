@@ -1,0 +1,28 @@
+"""Keeping secrets out of logs."""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "[hidden]"
+
+# Each pattern keeps its first group: what says that a secret follows.
+_SECRETS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}",
+        # Hugging Face, OpenAI.
+        r"\b(hf_|sk-)[A-Za-z0-9_-]{16,}",
+        # `token=…`, `"token": "…"`, `AIPG_WORKER_TOKEN=…`, `api key: …`
+        r"((?:token|api[ _-]?key|secret|password)[\"']?\s*[:=]\s*[\"']?)[A-Za-z0-9._~+/=-]{16,}",
+        # `token 0123…`: our own tokens are hexadecimal.
+        r"(token\s+)[0-9a-f]{16,}\b",
+    )
+)
+
+
+def redact(text: str) -> str:
+    """Return the text with bearer tokens, API keys and our own tokens hidden."""
+    for pattern in _SECRETS:
+        text = pattern.sub(rf"\1{HIDDEN}", text)
+    return text

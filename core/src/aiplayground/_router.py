@@ -1,0 +1,186 @@
+"""Dispatch: which function answers a hook for a service, and who is to blame when it fails.
+
+pluggy registers and validates; it is never used to call. A broadcast cannot decline, reaches the
+wrong backend with `specname` on pluggy 1.6, and does not say which plugin raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+import types
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from typing import Any
+
+from ._loader import HOOKS, PluginSet
+from .errors import AIPlaygroundError, PluginError
+from .specs import BackendSpec
+
+BLOCKED_AFTER = 0.1
+"""Seconds that a hook may hold the event loop before it is reported."""
+
+DEFAULT_HOOKS = frozenset({"chat", "generate", "embed", "list_models", "health"})
+"""Hooks that the kernel supplies where a backend's worker speaks the OpenAI API."""
+
+Report = Callable[[str, str, float], None]
+
+
+@types.coroutine
+def _timed(awaitable: Awaitable[Any], route: Route) -> Generator[Any, Any, Any]:
+    """Await, measuring how long each step holds the loop."""
+    steps = awaitable.__await__()
+    advance: Callable[[Any], Any] = steps.send if hasattr(steps, "send") else lambda _: next(steps)
+    argument: Any = None
+    while True:
+        began = time.perf_counter()
+        try:
+            waiting_for = advance(argument)
+        except StopIteration as done:
+            return done.value
+        finally:
+            held = time.perf_counter() - began
+            if held > BLOCKED_AFTER:
+                route.report(route.plugin, route.hook, held)
+        try:
+            argument = yield waiting_for
+            advance = steps.send if hasattr(steps, "send") else lambda _: next(steps)
+        except GeneratorExit:
+            if hasattr(steps, "close"):
+                steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001  # thrown in by the loop: a cancellation
+            argument, advance = error, steps.throw
+
+
+class Route:
+    """One hook of one plugin, ready to be called with the specification's arguments."""
+
+    __slots__ = ("_function", "_straight", "_takes", "hook", "plugin", "report")
+
+    def __init__(
+        self, plugin: str, hook: str, function: Callable[..., Any], report: Report
+    ) -> None:
+        self.plugin = plugin
+        self.hook = hook
+        self.report = report
+        self._function = function
+        known = list(HOOKS[hook].parameters)
+        names = inspect.signature(function).parameters
+        self._takes = tuple(known.index(name) for name in names if name in known)
+        self._straight = self._takes == tuple(range(len(known)))
+
+    def _invoke(self, args: tuple[Any, ...]) -> Any:
+        if self._straight:
+            return self._function(*args)
+        return self._function(*[args[index] for index in self._takes])
+
+    def sync(self, *args: Any) -> Any:
+        """Call a plain hook."""
+        try:
+            return self._invoke(args)
+        except Exception as error:
+            raise self.blame(error) from error
+
+    async def call(self, *args: Any) -> Any:
+        """Await a coroutine hook."""
+        try:
+            awaitable = self._invoke(args)
+            if not inspect.isawaitable(awaitable):
+                raise self.wrong("a coroutine", awaitable)
+            return await _timed(awaitable, self)
+        except Exception as error:
+            raise self.blame(error) from error
+
+    async def stream(self, *args: Any) -> AsyncGenerator[Any, None]:
+        """Iterate an async-generator hook; closing this closes the plugin's generator at once."""
+        source: Any = None
+        try:
+            source = self._invoke(args)
+            if not hasattr(source, "__anext__"):
+                raise self.wrong("an async generator", source)
+            while True:
+                try:
+                    item = await _timed(anext(source), self)
+                except StopAsyncIteration:
+                    return
+                yield item
+        except Exception as error:
+            raise self.blame(error) from error
+        finally:
+            if hasattr(source, "aclose"):
+                await source.aclose()
+
+    def wrong(self, expected: str, got: Any) -> PluginError:
+        """Describe a hook that returned something of another kind."""
+        if inspect.iscoroutine(got):
+            got.close()
+        return PluginError(
+            f"the hook returned {type(got).__name__} where {expected} is due.",
+            details={"plugin": self.plugin, "hook": self.hook},
+        )
+
+    def blame(self, error: Exception) -> AIPlaygroundError:
+        """Give an error the plugin's name and the hook's."""
+        if isinstance(error, AIPlaygroundError):
+            error.details.setdefault("plugin", self.plugin)
+            error.details.setdefault("hook", self.hook)
+            return error
+        return PluginError(
+            f"{self.plugin}: hook '{self.hook}' raised {type(error).__name__}: {error}. "
+            f"This is a defect of the plugin; its log has the traceback.",
+            details={"plugin": self.plugin, "hook": self.hook, "error": type(error).__name__},
+        )
+
+
+class Router:
+    """The table `(service, hook) -> Route`, and the lists for hooks that ask every plugin."""
+
+    def __init__(self, plugins: PluginSet, report_blocked: Report) -> None:
+        self.specs: dict[str, BackendSpec] = {}
+        self._report_blocked = report_blocked
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._everyone: dict[str, list[Route]] = {hook: [] for hook in HOOKS}
+        names = {id(loaded.plugin): loaded for loaded in plugins.loaded}
+        for caller in (getattr(plugins.manager.hook, hook) for hook in HOOKS):
+            # pluggy calls last registered first; reversed, the order is that of registration
+            # but for what `tryfirst` and `trylast` ask.
+            for impl in reversed(caller.get_hookimpls()):
+                loaded = names[id(impl.plugin)]
+                route = Route(loaded.name, caller.name, impl.function, report_blocked)
+                self._everyone[caller.name].append(route)
+                for spec in loaded.backends:
+                    self.specs[spec.name] = spec
+                    self._routes[spec.name, caller.name] = route
+
+    def find(self, service: str, hook: str) -> Route | None:
+        """Return the backend's implementation of a hook, else the kernel's default, else None."""
+        route = self._routes.get((service, hook))
+        if route is None and hook in DEFAULT_HOOKS and self.specs[service].api == "openai":
+            # Imported here: an HTTP client is no part of a kernel that has nothing to talk to.
+            from ._openai import DEFAULTS
+
+            route = Route(service, hook, DEFAULTS[hook], self._report_blocked)
+            self._routes[service, hook] = route
+        return route
+
+    def everyone(self, hook: str) -> Iterator[Route]:
+        """Yield each plugin's implementation of a hook that is asked of all."""
+        yield from self._everyone[hook]
+
+    async def gather(self, hook: str, deadline: float) -> list[tuple[str, Any]]:
+        """Ask every plugin in a thread, within `deadline` seconds; failures are values."""
+        return [
+            (route.plugin, outcome)
+            for route, outcome in zip(
+                self._everyone[hook],
+                await asyncio.gather(
+                    *(
+                        asyncio.wait_for(asyncio.to_thread(route.sync), deadline)
+                        for route in self._everyone[hook]
+                    ),
+                    return_exceptions=True,
+                ),
+                strict=True,
+            )
+        ]

@@ -1,0 +1,373 @@
+"""The life of one service: a single task owns its state.
+
+Callers say what they want and await the outcome; they never read the state and act on it. Every
+message is handled without an await, so that nothing can come between an outcome and the state
+that follows from it. What takes time runs in jobs (`_operations`), which end in a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ._operations import Operations
+from ._streams import Streams
+from .errors import AIPlaygroundError, PluginError, ServiceNotAvailable
+from .events import ModelLoaded, ModelUnloaded, WebServiceExit
+from .failures import describe_exit
+from .states import (
+    INSTALLATION,
+    RUNTIME,
+    Desired,
+    Installation,
+    Runtime,
+    check_transition,
+    is_set_up,
+)
+from .status import ServiceInfo
+
+if TYPE_CHECKING:
+    from ._host import Host
+    from ._worker import Worker
+    from .specs import BackendSpec
+
+Waiter = asyncio.Future[None]
+
+
+class Service:
+    """One backend as the kernel runs it."""
+
+    def __init__(self, spec: BackendSpec, host: Host) -> None:
+        self.spec = spec
+        self.name = spec.name
+        self.host = host
+        self.log = host.logs.service(spec.name)
+        self.streams = Streams()
+        self.ops = Operations(self)
+        self.workers: dict[str, Worker] = {}
+        self._installation = Installation.ABSENT
+        self._runtime = Runtime.STOPPED
+        self._desired = Desired.DOWN
+        self._start_tried = False
+        self._error: AIPlaygroundError | None = None
+        self._start_waiters: list[Waiter] = []
+        self._stop_waiters: list[Waiter] = []
+        self._install_waiters: list[Waiter] = []
+        self._job: asyncio.Task[None] | None = None
+        self._install_job: asyncio.Task[None] | None = None
+        self._wanted_model: str | None = None
+        self._inbox: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+        self.started_at = 0.0
+
+    # What the outside asks for ------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Find out what is installed and begin to take messages."""
+        try:
+            there = await self.ops.look()
+            self._installation = Installation.INSTALLED if there else Installation.ABSENT
+        except AIPlaygroundError as error:
+            self._installation, self._error = Installation.BROKEN, error
+        self._task = asyncio.create_task(self._run(), name=f"service {self.name}")
+
+    async def start(self, model: str | None = None) -> None:
+        """Be running when this returns; raises why it is not."""
+        await self._ask(self._on_start, model)
+
+    async def stop(self) -> None:
+        """Be stopped when this returns; pre-empts a start in progress."""
+        await self._ask(self._on_stop)
+
+    async def set_up(self) -> None:
+        """Install the engine, or bring an installed one up to date."""
+        await self._ask(self._on_set_up)
+
+    async def cancel_set_up(self) -> None:
+        """End an installation in progress."""
+        await self._ask(self._on_cancel_set_up)
+
+    async def uninstall(self) -> None:
+        """Stop the service and remove its engine."""
+        await self.stop()
+        await self._ask(self._on_uninstall)
+
+    async def close(self) -> None:
+        """Stop everything and end the task; the service is of no use afterwards."""
+        if self._task is None:
+            return
+        if self._install_job is not None:
+            await self.cancel_set_up()
+        await self.stop()
+        self._closed = True
+        await self.ops.residency.close()
+        self._task.cancel()
+        await asyncio.wait({self._task})
+
+    def kill_now(self) -> None:
+        """End every worker at once, without the event loop."""
+        for worker in list(self.workers.values()):
+            worker.kill_now()
+
+    def info(self) -> ServiceInfo:
+        """Where the service stands, as values."""
+        primary = self.ops.primary
+        running = primary is not None and self._runtime is Runtime.RUNNING
+        port = primary.port if running and primary else (self.ops.planned_port or 0)
+        return ServiceInfo(
+            name=self.name,
+            title=self.spec.title,
+            installation=self._installation,
+            runtime=self._runtime,
+            desired=self._desired,
+            start_tried=self._start_tried,
+            base_url=f"http://127.0.0.1:{port}" if port else "",
+            port=port,
+            version=self.ops.version,
+            required=self.spec.required,
+            error=self._error.to_dict() if self._error else None,
+            workers=tuple(worker.info for worker in self.workers.values()),
+            models=self.ops.residency.loaded,
+        )
+
+    # The single writer --------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            handle = await self._inbox.get()
+            try:
+                handle()
+            except Exception as error:
+                # A defect of ours must not end the writer: whoever waits would wait for ever.
+                self.log.logger.exception("The service's task could not handle a message.")
+                self._fail_all(error)
+
+    async def _ask(self, handler: Callable[..., None], *args: Any) -> None:
+        if self._closed or self._task is None:
+            raise ServiceNotAvailable(f"{self.name}: the kernel is shut down.")
+        waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._post(handler, waiter, *args)
+        await waiter
+
+    def _post(self, handler: Callable[..., None], *args: Any) -> None:
+        self._inbox.put_nowait(partial(handler, *args))
+
+    def _set_runtime(self, state: Runtime) -> None:
+        self._runtime = check_transition(self.name, RUNTIME, self._runtime, state)
+        self.log.logger.info("%s", state.value)
+        self.host.announce(self.name)
+
+    def _set_installation(self, state: Installation) -> None:
+        self._installation = check_transition(self.name, INSTALLATION, self._installation, state)
+        self.log.logger.info("%s", state.value)
+        self.host.announce(self.name)
+
+    def _settle(self, waiters: list[Waiter], error: BaseException | None = None) -> None:
+        waiting, waiters[:] = waiters[:], []
+        for waiter in waiting:
+            if waiter.done():
+                continue
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        failure = PluginError(f"{self.name}: {error}")
+        for waiters in (self._start_waiters, self._stop_waiters, self._install_waiters):
+            self._settle(waiters, failure)
+
+    def _begin(
+        self, work: Coroutine[Any, Any, None], then: Callable[[asyncio.Task[None]], None]
+    ) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(lambda done: self._post(then, done))
+        return task
+
+    # Start and stop -----------------------------------------------------------------------
+
+    def _on_start(self, waiter: Waiter, model: str | None) -> None:
+        if self._install_job is None and not is_set_up(self._installation):
+            self._settle([waiter], self._not_set_up())
+            return
+        self._desired = Desired.UP
+        if self._runtime is Runtime.RUNNING:
+            self._settle([waiter])
+            return
+        self._start_waiters.append(waiter)
+        self._wanted_model = model
+        if self._runtime is Runtime.BACKOFF and self.ops.primary is not None:
+            self.ops.primary.retry_now()
+        elif self._runtime in (Runtime.STOPPED, Runtime.FAILED) and self._install_job is None:
+            self._begin_start()
+        # Otherwise a start is under way, or follows the stop or the installation.
+
+    def _not_set_up(self) -> ServiceNotAvailable:
+        why = f" ({self._error.message})" if self._error else ""
+        return ServiceNotAvailable(
+            f"{self.name} is not set up{why}. Run: aipg setup {self.name}",
+            details={"service": self.name},
+        )
+
+    def _begin_start(self) -> None:
+        self._start_tried = True
+        self.started_at = time.monotonic()
+        self._error = None
+        self._set_runtime(Runtime.STARTING)
+        self._job = self._begin(self.ops.start(self._wanted_model), self._on_started)
+
+    def _on_started(self, job: asyncio.Task[None]) -> None:
+        if job is not self._job or self._runtime is not Runtime.STARTING:
+            return  # a stop came in between; it has dealt with this job
+        self._job = None
+        error = outcome(job)
+        if error is None:
+            self._set_runtime(Runtime.RUNNING)
+            self._settle(self._start_waiters)
+        else:
+            self._fail(error)
+
+    def _fail(self, error: AIPlaygroundError) -> None:
+        self._error = error
+        self._set_runtime(Runtime.FAILED)
+        self._settle(self._start_waiters, error)
+
+    def _on_stop(self, waiter: Waiter) -> None:
+        self._desired = Desired.DOWN
+        self._settle(
+            self._start_waiters,
+            ServiceNotAvailable(f"{self.name} was stopped.", details={"service": self.name}),
+        )
+        if self._runtime is Runtime.STOPPED:
+            self._settle([waiter])
+            return
+        self._stop_waiters.append(waiter)
+        if self._runtime is not Runtime.STOPPING:
+            started = self._job
+            self._set_runtime(Runtime.STOPPING)
+            self._job = self._begin(self.ops.stop(started), self._on_stopped)
+
+    def _on_stopped(self, job: asyncio.Task[None]) -> None:
+        self._job = None
+        error = outcome(job)
+        if error is not None:
+            self._error = error
+        self._set_runtime(Runtime.STOPPED)
+        self._settle(self._stop_waiters)
+        if self._desired is Desired.UP and self._start_waiters:
+            self._begin_start()
+
+    # Workers ------------------------------------------------------------------------------
+
+    def on_worker(self, worker: Worker, state: Runtime, exit_code: int | None) -> None:
+        """Hear of a worker's change of state; called by the worker's task."""
+        self._post(self._on_worker, worker, state, exit_code)
+
+    def _on_worker(self, worker: Worker, state: Runtime, exit_code: int | None) -> None:
+        if self.workers.get(worker.name) is not worker:
+            return
+        if exit_code is not None:
+            self._on_exit(worker, exit_code)
+        if state is Runtime.RUNNING and worker.model is not None:
+            self.ops.residency.adopt(worker.model)
+        if worker.primary and self._job is None:
+            self._follow(worker, state)
+        else:
+            self.host.announce(self.name)
+
+    def _on_exit(self, worker: Worker, exit_code: int) -> None:
+        message = worker.error.message if worker.error else describe_exit(exit_code)
+        self.log.logger.warning("%s", message)
+        self.ops.forget_models_of(worker)
+        self.host.bus.publish(
+            WebServiceExit(
+                service=self.name, worker=worker.name, exit_code=exit_code, message=message
+            )
+        )
+
+    def _follow(self, primary: Worker, state: Runtime) -> None:
+        """The primary worker decides whether the service runs."""
+        if state is Runtime.FAILED:
+            self._fail(primary.error or ServiceNotAvailable(f"{self.name}: it gave up."))
+        elif state in (Runtime.BACKOFF, Runtime.STARTING):
+            self._error = primary.error
+            self._set_runtime(state)
+        elif state is Runtime.RUNNING:
+            self._error = None
+            self._set_runtime(Runtime.RUNNING)
+            self._settle(self._start_waiters)
+
+    def model_changed(self, model: str, reason: str | None) -> None:
+        """Tell the outside that a model came into memory, or left it for a reason."""
+        self.log.logger.info("%s %s", model, f"unloaded ({reason})" if reason else "loaded")
+        if reason is None:
+            self.host.bus.publish(ModelLoaded(service=self.name, model=model))
+        else:
+            self.host.bus.publish(ModelUnloaded(service=self.name, model=model, reason=reason))
+
+    # Installation -------------------------------------------------------------------------
+
+    def _on_set_up(self, waiter: Waiter) -> None:
+        self._install_waiters.append(waiter)
+        if self._install_job is not None:
+            return
+        upgrade = self._installation is Installation.INSTALLED
+        self._set_installation(Installation.UPGRADING if upgrade else Installation.INSTALLING)
+        self._install_job = self._begin(self.ops.set_up(), self._on_set_up_done)
+
+    def _on_cancel_set_up(self, waiter: Waiter) -> None:
+        if self._install_job is None:
+            self._settle([waiter])
+            return
+        self._install_job.cancel()
+        done = self._install_job
+        done.add_done_callback(lambda _: self._post(self._settle, [waiter]))
+
+    def _on_set_up_done(self, job: asyncio.Task[None]) -> None:
+        self._install_job = None
+        error = outcome(job)
+        self._error = error
+        self._set_installation(self._after_set_up(error, cancelled=job.cancelled()))
+        self._settle(self._install_waiters, error)
+        if self._desired is Desired.UP and self._start_waiters:
+            if is_set_up(self._installation) and self._runtime in (
+                Runtime.STOPPED,
+                Runtime.FAILED,
+            ):
+                self._begin_start()
+            elif not is_set_up(self._installation):
+                self._settle(self._start_waiters, self._not_set_up())
+
+    def _after_set_up(self, error: BaseException | None, *, cancelled: bool) -> Installation:
+        if error is None or (self.ops.installed and self._installation is Installation.UPGRADING):
+            return Installation.INSTALLED
+        if cancelled and self._installation is Installation.INSTALLING:
+            return Installation.ABSENT
+        return Installation.BROKEN
+
+    def _on_uninstall(self, waiter: Waiter) -> None:
+        self._install_waiters.append(waiter)
+        if self._install_job is None:
+            self._install_job = self._begin(self.ops.uninstall(), self._on_uninstalled)
+
+    def _on_uninstalled(self, job: asyncio.Task[None]) -> None:
+        self._install_job = None
+        error = outcome(job)
+        self._error = error
+        if not self.ops.installed and self._installation is not Installation.ABSENT:
+            self._set_installation(Installation.ABSENT)
+        self._settle(self._install_waiters, error)
+
+
+def outcome(job: asyncio.Task[None]) -> AIPlaygroundError | None:
+    """Return what a job failed with, as an error of ours."""
+    if job.cancelled():
+        return ServiceNotAvailable("The operation was cancelled.")
+    error = job.exception()
+    if error is None or isinstance(error, AIPlaygroundError):
+        return error
+    return PluginError(f"{type(error).__name__}: {error}")

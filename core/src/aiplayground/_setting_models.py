@@ -1,0 +1,174 @@
+"""The kernel's settings: one place for every limit and deadline, with its default and unit.
+
+The field descriptions are the reference: `aipg config list` and the settings page of the
+documentation are made from them. Durations are in seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A duration in seconds; 0 means "never" or "no limit" where the description says so."""
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+# Not strict: a TOML array is a list, and a path in TOML is text.
+Names = Annotated[tuple[str, ...], Field(strict=False)]
+Folder = Annotated[Path, Field(strict=False), AfterValidator(Path.expanduser)]
+
+
+class Section(BaseModel):
+    """A table of the kernel's settings: immutable, strict, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PluginSettings(Section):
+    """Which plugins load."""
+
+    allow: Names | None = Field(
+        default=None, description="Plugins that may load; not set: all that are installed."
+    )
+    deny: Names = Field(default=(), description="Plugins that never load, whatever `allow` says.")
+
+
+class ModelSettings(Section):
+    """Where models lie, and which one is meant when none is named."""
+
+    folders: Annotated[tuple[Folder, ...], Field(strict=False)] = Field(
+        default=(), description="Further folders with model files; only ever read."
+    )
+    default: str | None = Field(
+        default=None, description="Model that a chat uses when the caller names none."
+    )
+
+
+class ResidencySettings(Section):
+    """Which models stay in memory."""
+
+    idle_timeout: Seconds = Field(
+        default=600, description="Seconds without a job until a model is unloaded; 0: never."
+    )
+    max_models: int = Field(
+        default=2,
+        ge=1,
+        description="Models in memory at most; the least recently used idle one makes room.",
+    )
+    pinned: Names = Field(default=(), description="Models that are never unloaded on their own.")
+
+
+class TimeoutSettings(Section):
+    """How long the kernel waits, in seconds."""
+
+    start: Seconds = Field(
+        default=60, description="Seconds until a worker must be ready; its progress renews them."
+    )
+    load: Seconds = Field(default=600, description="Seconds that loading a model may take.")
+    answer: Seconds = Field(
+        default=600, description="Seconds that a backend may send nothing while it answers."
+    )
+    stop_grace: Seconds = Field(
+        default=5, description="Seconds from asking a worker to end until it is killed."
+    )
+    hook: Seconds = Field(
+        default=60, description="Seconds that a plugin's hook may take where no other limit holds."
+    )
+    health: Seconds = Field(default=3, description="Seconds that one health probe may take.")
+    setup: Seconds = Field(default=0, description="Seconds an installation may take; 0: no limit.")
+    drain: Seconds = Field(
+        default=10, description="Seconds that answers in progress may take to end at shutdown."
+    )
+    shutdown: Seconds = Field(
+        default=30, description="Seconds that stopping all services may take at shutdown."
+    )
+    probe_interval: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.02, description="Seconds between looks whether a new worker is ready."
+    )
+
+
+class RestartSettings(Section):
+    """What follows a crash: the n-th restart waits `base * factor ** n`, at most `cap`."""
+
+    limit: int = Field(
+        default=5, ge=0, description="Restarts in a row before the service counts as failed."
+    )
+    base: Seconds = Field(default=0.5, description="Seconds before the first restart.")
+    factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        default=2, description="By what the wait grows from one restart to the next."
+    )
+    cap: Seconds = Field(default=30, description="Seconds that a wait grows to at most.")
+    jitter: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.1, description="Part of the wait that is random, from 0 to 1."
+    )
+    stable_after: Seconds = Field(
+        default=10, description="Seconds of running after which the count starts anew."
+    )
+
+
+class LivenessSettings(Section):
+    """When a running worker counts as hung."""
+
+    interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=5, description="Seconds between health probes of a running worker."
+    )
+    limit: Seconds = Field(
+        default=30, description="Seconds of failed probes, no CPU use and no log until it is hung."
+    )
+    hard_factor: Annotated[float, Field(ge=1, allow_inf_nan=False)] = Field(
+        default=10, description="After `limit` times this it is hung even if it uses the CPU."
+    )
+
+
+class LogSettings(Section):
+    """The log files: one for each service, and the kernel's own."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least severe messages that are kept."
+    )
+    max_bytes: int = Field(
+        default=5 * 1024 * 1024, ge=4096, description="Bytes after which a log file is put aside."
+    )
+    backups: int = Field(default=3, ge=0, description="Put-aside files that are kept.")
+
+
+class ServiceSettings(Section):
+    """What the kernel itself lets you set for each service."""
+
+    port: Port | None = Field(
+        default=None, description="Port of its primary worker; not set: the preferred, or a free."
+    )
+    autostart: bool = Field(default=False, description="Start it when the kernel comes up.")
+    start_timeout: Seconds | None = Field(
+        default=None, description="Seconds, in place of `timeouts.start` for this service."
+    )
+
+
+class OwnSettings(BaseModel):
+    """Base for a backend's settings model (`BackendSpec.settings`); any pydantic model will do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KernelSettings(Section):
+    """All settings of a kernel. `services` holds only the services that were given any."""
+
+    plugins: PluginSettings = PluginSettings()
+    models: ModelSettings = ModelSettings()
+    residency: ResidencySettings = ResidencySettings()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    restart: RestartSettings = RestartSettings()
+    liveness: LivenessSettings = LivenessSettings()
+    logs: LogSettings = LogSettings()
+    services: dict[str, ServiceSettings] = Field(default_factory=dict)
+
+    def service(self, name: str) -> ServiceSettings:
+        """Return the kernel-level settings of a service: the defaults if none were given."""
+        return self.services.get(service_key(name), ServiceSettings())
+
+
+def service_key(name: str) -> str:
+    """Return a service's name as settings spell it: variables can only hold `_` for `-`."""
+    return name.lower().replace("_", "-")

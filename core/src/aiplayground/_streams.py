@@ -1,0 +1,97 @@
+"""Answers in progress: how a stop or a shutdown ends one without waiting for its consumer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from .errors import AIPlaygroundError, FailureClass, ServiceFailed
+
+MakeError = Callable[[], AIPlaygroundError]
+
+
+class _Stream:
+    """One answer in progress.
+
+    An abort cancels the consumer's task while it waits for the next item, and turns that into an
+    error, the way `asyncio.timeout` does. Nothing is paid for it between items.
+    """
+
+    __slots__ = ("_error", "_task")
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[Any] | None = None
+        self._error: AIPlaygroundError | None = None
+
+    def abort(self, error: AIPlaygroundError) -> None:
+        """End the answer with this error, at once if its consumer is waiting."""
+        if self._error is None:
+            self._error = error
+            if self._task is not None:
+                self._task.cancel()
+
+    async def next(self, source: AsyncGenerator[Any, None], patience: float) -> Any:
+        """Return the next item, waiting at most `patience` seconds for it."""
+        if self._error is not None:
+            raise self._error
+        self._task = task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(patience):
+                return await anext(source)
+        except asyncio.CancelledError:
+            # More than our own cancellation: the consumer itself was cancelled too.
+            if self._error is None or task is None or task.uncancel() > 0:
+                raise
+            raise self._error from None
+        except TimeoutError:
+            raise ServiceFailed(
+                f"The engine sent nothing for {patience:.0f} s; the answer was given up. "
+                f"If the model is slow, raise the setting 'timeouts.answer'.",
+                failure=FailureClass.TIMEOUT,
+            ) from None
+        finally:
+            self._task = None
+
+
+class Streams:
+    """All answers in progress of one service."""
+
+    def __init__(self) -> None:
+        self._active: set[_Stream] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    async def run(
+        self, source: AsyncGenerator[Any, None], patience: float
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the items of an answer, which counts as active meanwhile."""
+        stream = _Stream()
+        self._active.add(stream)
+        self._idle.clear()
+        try:
+            while True:
+                try:
+                    item = await stream.next(source, patience)
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            try:
+                await source.aclose()
+            finally:
+                self._active.discard(stream)
+                if not self._active:
+                    self._idle.set()
+
+    def abort(self, make_error: MakeError) -> None:
+        """End every answer with an error of its own."""
+        for stream in list(self._active):
+            stream.abort(make_error())
+
+    async def drained(self) -> None:
+        """Wait until no answer is in progress."""
+        await self._idle.wait()

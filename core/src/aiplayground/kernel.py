@@ -1,0 +1,408 @@
+"""The kernel: what plugins, services, events and settings are put together from.
+
+`Kernel` is an async context manager. It installs no signal handler, touches no global logging
+configuration, prints nothing, and any number of them live side by side in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
+from ._home import HomeLock, open_ledger
+from ._host import Host, Library
+from ._inference import Inference
+from ._loader import PluginSet, load_plugins
+from ._logs import LogHub, ServiceLog
+from ._router import Router
+from ._service import Service
+from .errors import (
+    AIPlaygroundError,
+    PluginError,
+    ServiceNotAvailable,
+    suggest,
+)
+from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
+from .paths import Paths
+from .settings import KernelSettings, Layers, load_layers
+
+if TYPE_CHECKING:
+    import httpx
+
+    from .specs import Device, Health
+    from .status import ServiceInfo
+    from .types import (
+        ChatChunk,
+        ChatRequest,
+        Embeddings,
+        EmbedRequest,
+        GenerateEvent,
+        GenerateRequest,
+        ModelInfo,
+    )
+
+KERNEL_LOG = "kernel"
+
+
+class Kernel:
+    """Runs backends.
+
+    `home`: the folder that everything lies under (default: `AIPG_HOME`, else the platform's
+    places). `plugins`: plugin objects by name, besides those that are installed; `discover=False`
+    leaves the installed ones out. `settings`: the top layer, in the shape of the settings file.
+    `exclusive`: be the only such kernel of this home, or fail saying who holds it.
+
+        async with Kernel() as kernel:
+            async for chunk in kernel.chat(request):
+                ...
+
+    Raises `InvalidSettings` and `FileOperationError` when it cannot come up.
+    """
+
+    def __init__(
+        self,
+        *,
+        home: Path | str | None = None,
+        plugins: Mapping[str, Any] | None = None,
+        discover: bool = True,
+        settings: Mapping[str, Any] | None = None,
+        exclusive: bool = False,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        self.paths = Paths.resolve(home, environ)
+        self.layers: Layers = load_layers(self.paths, environ, settings or {})
+        self.settings: KernelSettings = self.layers.kernel()
+        self.plugins: PluginSet = load_plugins(
+            list((plugins or {}).items()),
+            discover=discover,
+            allow=self.settings.plugins.allow,
+            deny=self.settings.plugins.deny,
+        )
+        self.id = uuid.uuid4().hex
+        self._exclusive = exclusive
+        self._router = Router(self.plugins, self._on_blocked)
+        self._bus = Bus(self._snapshot)
+        self._services: dict[str, Service] = {}
+        self._stack = AsyncExitStack()
+        self._http: httpx.AsyncClient | None = None
+        self._background: set[asyncio.Task[None]] = set()
+        self._open = False
+        self._closing = False
+
+    # Life ---------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Come up: folders, leftovers of kernels that died, services (none is started)."""
+        try:
+            await self._come_up()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        self._open = True
+        self._autostart()
+
+    async def _come_up(self) -> None:
+        self.paths.ensure()
+        if self._exclusive:
+            self._stack.enter_context(HomeLock(self.paths))
+        ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
+        self._stack.push_async_callback(asyncio.to_thread, ledger.close)
+        limits = self.settings.logs
+        logs = LogHub(
+            self.paths.logs, max_bytes=limits.max_bytes, backups=limits.backups, level=limits.level
+        )
+        self._stack.push_async_callback(asyncio.to_thread, logs.close)
+        self._stack.push_async_callback(self._close_http)
+        self._logs = logs
+        self._host = Host(
+            settings=self.settings,
+            layers=self.layers,
+            paths=self.paths,
+            router=self._router,
+            bus=self._bus,
+            logs=logs,
+            library=Library(self._model_roots(), self._model_packs()),
+            middleware=self._middleware(),
+            http=self._http_client,
+            announce=self._announce,
+            ledger=ledger,
+        )
+        self._services.update(
+            {name: Service(spec, self._host) for name, spec in self._router.specs.items()}
+        )
+        self._inference = Inference(self._host, self._services)
+        for failure in self.plugins.failures:
+            logs.service(KERNEL_LOG).logger.error("%s", failure.message)
+        await asyncio.gather(*(service.open() for service in self._services.values()))
+        atexit.register(self._at_exit)
+        self._stack.callback(atexit.unregister, self._at_exit)
+
+    def _autostart(self) -> None:
+        for name, service in self._services.items():
+            if self.settings.service(name).autostart:
+                task = asyncio.create_task(self._start_in_background(service))
+                self._background.add(task)
+                task.add_done_callback(self._background.discard)
+
+    async def _start_in_background(self, service: Service) -> None:
+        try:
+            await service.start()
+        except AIPlaygroundError as error:
+            # Its state and log have it; the kernel itself is up.
+            service.log.logger.error("It could not be started: %s", error.message)
+
+    async def close(self) -> None:
+        """Go down in stages: no new work, drain, stop services, end subscriptions."""
+        if not self._open or self._closing:
+            return
+        self._closing = True
+        self._bus.publish(KernelStopping())
+        await self._drain()
+        unfinished = await self._stop_services()
+        for task in list(self._background):
+            task.cancel()
+        self._bus.publish(KernelStopped(unfinished=tuple(unfinished)))
+        self._bus.close()
+        await self._stack.aclose()
+        self._open = False
+
+    async def _drain(self) -> None:
+        waiting = [
+            asyncio.ensure_future(each.streams.drained()) for each in self._services.values()
+        ]
+        if not waiting:
+            return
+        _, late = await asyncio.wait(waiting, timeout=self.settings.timeouts.drain)
+        for waiter in late:
+            waiter.cancel()
+
+    async def _stop_services(self) -> list[str]:
+        """Stop in reverse order of starting; a slow one does not keep the others up."""
+        deadline = time.monotonic() + self.settings.timeouts.shutdown
+        order = sorted(self._services.values(), key=lambda each: each.started_at, reverse=True)
+        unfinished = []
+        for service in order:
+            try:
+                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                    await service.close()
+            except TimeoutError:
+                unfinished.append(service.name)
+                service.log.logger.error("It did not stop in time and is killed.")
+                service.kill_now()
+        return unfinished
+
+    def _at_exit(self) -> None:
+        """End what still runs when the interpreter exits with the kernel open."""
+        for service in self._services.values():
+            service.kill_now()
+
+    # Services -----------------------------------------------------------------------------
+
+    def services(self) -> tuple[ServiceInfo, ...]:
+        """Return every service as it stands, in a stable order."""
+        return tuple(service.info() for service in self._services.values())
+
+    def service(self, name: str) -> ServiceInfo:
+        """Return one service as it stands; raises `ServiceNotAvailable` for an unknown one."""
+        return self._find(name).info()
+
+    async def start(self, service: str, model: str | None = None) -> ServiceInfo:
+        """Start a service; with `model`, bring that into memory as well."""
+        found = self._find(service)
+        if model is None:
+            await found.start()
+        else:
+            await self.ensure_ready(service, model)
+        return found.info()
+
+    async def stop(self, service: str) -> ServiceInfo:
+        """Stop a service; a start in progress is pre-empted."""
+        found = self._find(service)
+        await found.stop()
+        return found.info()
+
+    async def restart(self, service: str) -> ServiceInfo:
+        """Stop a service and start it again."""
+        await self.stop(service)
+        return await self.start(service)
+
+    async def set_up(self, service: str) -> ServiceInfo:
+        """Install a service's engine; progress arrives as `ServiceSetUpProgress` events."""
+        found = self._find(service)
+        await found.set_up()
+        return found.info()
+
+    async def cancel_set_up(self, service: str) -> ServiceInfo:
+        """End an installation in progress."""
+        found = self._find(service)
+        await found.cancel_set_up()
+        return found.info()
+
+    async def uninstall(self, service: str) -> ServiceInfo:
+        """Stop a service and remove its engine; models stay."""
+        found = self._find(service)
+        await found.uninstall()
+        return found.info()
+
+    async def ensure_ready(self, service: str, model: str) -> None:
+        """Have a service running with a model in memory; one start and one load for N callers."""
+        self._refuse_when_closing()
+        found, info = await self._inference.resolve(model, self._find(service).name)
+        async with self._inference.using(found, info.name):
+            pass
+
+    async def health(self, service: str) -> Health | None:
+        """Ask a backend how it is; None if it has no way to say."""
+        answer: Health | None = await self._find(service).ops.health()
+        return answer
+
+    def log(self, service: str = KERNEL_LOG) -> ServiceLog:
+        """Return the log of a service, or the kernel's own."""
+        return self._logs.service(service if service == KERNEL_LOG else self._find(service).name)
+
+    # Models and inference -----------------------------------------------------------------
+
+    async def models(self) -> list[ModelInfo]:
+        """List every model that a backend which is set up can serve now."""
+        return await self._inference.models()
+
+    async def default_model(self) -> str:
+        """Return the model that is meant when none is named; raises `ModelNotFound`."""
+        return await self._inference.default_model()
+
+    async def unload(self, service: str, model: str) -> None:
+        """Free a model's memory; refused while it is in use."""
+        await self._find(service).ops.residency.release(model)
+
+    def pin(self, service: str, model: str, pinned: bool = True) -> None:
+        """Keep a model in memory whatever happens, or let it go again."""
+        self._find(service).ops.residency.pin(model, pinned)
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        """Answer a conversation, chunk by chunk; close the generator to stop the engine."""
+        self._refuse_when_closing()
+        async for item in self._closing_after(self._inference.chat(request)):
+            yield item
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
+        """Make what `request.kind` names, event by event."""
+        self._refuse_when_closing()
+        async for item in self._closing_after(self._inference.generate(request)):
+            yield item
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Turn texts into vectors."""
+        self._refuse_when_closing()
+        return await self._inference.embed(request)
+
+    async def devices(self) -> list[Device]:
+        """Ask every plugin for compute devices; one that fails is logged and left out."""
+        found: list[Device] = []
+        for plugin, answer in await self._router.gather(
+            "detect_devices", self.settings.timeouts.hook
+        ):
+            if isinstance(answer, BaseException):
+                self.log().logger.warning("%s: no devices: %s", plugin, answer)
+            else:
+                found.extend(answer)
+        return found
+
+    # Events -------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        *kinds: type[Event],
+        overflow: Overflow = Overflow.RESYNC,
+        maxsize: int = QUEUE_SIZE,
+        snapshot: bool = True,
+    ) -> Subscription:
+        """Subscribe to events of these kinds (all, if none is named); a snapshot comes first."""
+        return self._bus.subscribe(*kinds, overflow=overflow, maxsize=maxsize, snapshot=snapshot)
+
+    # Inside -------------------------------------------------------------------------------
+
+    def _find(self, name: str) -> Service:
+        if not self._open:
+            raise ServiceNotAvailable("The kernel is not open: use `async with Kernel()`.")
+        if name in self._services:
+            return self._services[name]
+        failed = next((each for each in self.plugins.failures if each.name == name), None)
+        why = f" Its plugin failed: {failed.message}" if failed else suggest(name, self._services)
+        known = ", ".join(self._services) or "none; install a plugin such as aiplayground-llamacpp"
+        raise ServiceNotAvailable(
+            f"There is no service '{name}'.{why} Services here: {known}.",
+            details={"service": name, "services": list(self._services)},
+        )
+
+    def _refuse_when_closing(self) -> None:
+        if self._closing or not self._open:
+            raise ServiceNotAvailable("The kernel is shut down or shutting down.")
+
+    @staticmethod
+    async def _closing_after(items: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
+        try:
+            async for item in items:
+                yield item
+        finally:
+            await items.aclose()
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(services=self.services())
+
+    def _announce(self, service: str) -> None:
+        self._bus.publish(ServiceInfoUpdate(service=service, services=self.services()))
+
+    def _on_blocked(self, plugin: str, hook: str, seconds: float) -> None:
+        self._bus.publish(LoopBlocked(plugin=plugin, hook=hook, seconds=seconds))
+        self.log().logger.warning(
+            "%s: hook '%s' held the event loop for %.0f ms; use ctx.run_sync for blocking work",
+            plugin,
+            hook,
+            seconds * 1000,
+        )
+
+    def _http_client(self) -> httpx.AsyncClient:
+        if self._http is None:
+            import httpx
+
+            # A proxy of the environment has no business between us and our own workers.
+            self._http = httpx.AsyncClient(trust_env=False, limits=httpx.Limits())
+        return self._http
+
+    async def _close_http(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()
+
+    def _model_roots(self) -> list[Path]:
+        return [self.paths.models, *self.settings.models.folders]
+
+    def _model_packs(self) -> list[Path]:
+        return [path for route in self._router.everyone("model_files") for path in _all(route)]
+
+    def _middleware(self) -> list[Any]:
+        return [
+            each for route in self._router.everyone("register_middleware") for each in _all(route)
+        ]
+
+
+def _all(route: Any) -> list[Any]:
+    try:
+        return list(route.sync())
+    except TypeError as error:
+        raise PluginError(f"{route.plugin}: hook '{route.hook}' must return a sequence.") from error

@@ -1,0 +1,1 @@
+"""Toolkit for plugins whose engine runs in a worker process of ours."""

@@ -1,0 +1,152 @@
+"""The ASGI application of a worker: the OpenAI API over one engine.
+
+Inference needs no token on loopback; loading and unloading do. Source of the routes: the OpenAI
+API reference; `/health` and `/models/*` are the kernel's own.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from aiplayground.errors import AIPlaygroundError, InvalidParameters
+
+from .access import check_origin, check_token
+from .asgi import ClientGone, Receive, Scope, Send, headers_of, read_body, send_json, until_gone
+from .host import Host
+from .protocol import HEALTH_PATH, LOAD_PATH, UNLOAD_PATH
+from .replies import Answer, Envelope, Form, error_body, model_list, status_of
+from .sse import EventStream
+from .wire import Call, parse_chat, parse_completion, parse_object
+
+if TYPE_CHECKING:
+    from aiplayground.types import ChatChunk
+
+
+class Exchange(NamedTuple):
+    """One request on its way to an answer."""
+
+    headers: Mapping[str, str]
+    receive: Receive
+    send: Send
+
+
+Handler: TypeAlias = Callable[[Exchange], Awaitable[None]]
+
+
+class App:
+    """Routes requests to the engine of `host`; `token` is the secret that control routes want."""
+
+    def __init__(self, host: Host, token: str | None) -> None:
+        self._host = host
+        self._token = token
+        self._routes: dict[str, dict[str, Handler]] = {
+            HEALTH_PATH: {"GET": self._health},
+            "/v1/models": {"GET": self._models},
+            "/v1/chat/completions": {"POST": self._chat},
+            "/v1/completions": {"POST": self._complete},
+            LOAD_PATH: {"POST": self._load},
+            UNLOAD_PATH: {"POST": self._unload},
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI); the server is run without websockets and lifespan."""
+        exchange = Exchange(headers_of(scope), receive, send)
+        openai = scope["path"].startswith("/v1/")
+        try:
+            check_origin(exchange.headers)
+            await self._route(scope)(exchange)
+        except ClientGone:
+            return
+        except AIPlaygroundError as error:
+            await send_json(send, status_of(error), error_body(error, openai=openai))
+        except Exception as error:  # noqa: BLE001  # the door: whatever it is gets an answer
+            traceback.print_exception(error, file=sys.stderr)
+            told = AIPlaygroundError(
+                "The worker failed on this request. Its log has the details.",
+                details={"exception": type(error).__name__},
+            )
+            await send_json(send, 500, error_body(told, openai=openai))
+
+    def _route(self, scope: Scope) -> Handler:
+        methods = self._routes.get(scope["path"])
+        if methods is None:
+            raise InvalidParameters(
+                f"There is nothing at {scope['path']}.", details={"reason": "not-found"}
+            )
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
+        if method not in methods:
+            raise InvalidParameters(
+                f"{scope['path']} answers {', '.join(methods)}, not {scope['method']}.",
+                details={"reason": "method"},
+            )
+        return methods[method]
+
+    async def _health(self, exchange: Exchange) -> None:
+        status, body = self._host.health()
+        await send_json(exchange.send, status, body)
+
+    async def _models(self, exchange: Exchange) -> None:
+        model = self._host.engine.loaded
+        names = {model.name: model.context_length} if model else {}
+        await send_json(exchange.send, 200, model_list(names))
+
+    async def _chat(self, exchange: Exchange) -> None:
+        engine = self._host.engine
+        call = parse_chat(await read_body(exchange.receive), engine.parameters)
+        self._host.check_model(call.request.model)
+        await self._answer(exchange, call, "chat", engine.chat(call.request))
+
+    async def _complete(self, exchange: Exchange) -> None:
+        engine = self._host.engine
+        call = parse_completion(await read_body(exchange.receive), engine.parameters)
+        self._host.check_model(call.request.model)
+        await self._answer(exchange, call, "completion", engine.complete(call.request))
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        call: Call[Any],
+        form: Form,
+        chunks: AsyncGenerator[ChatChunk, None],
+    ) -> None:
+        envelope = Envelope(form, call.request.model)
+        if call.stream:
+            stream = EventStream(chunks, envelope, include_usage=call.include_usage)
+            await stream.deliver(exchange.receive, exchange.send)
+            return
+        answer = await until_gone(_collect(chunks), exchange.receive)
+        await send_json(exchange.send, 200, envelope.whole(answer))
+
+    async def _load(self, exchange: Exchange) -> None:
+        check_token(exchange.headers, self._token)
+        fields = parse_object(await read_body(exchange.receive))
+        path, name = _text(fields, "path"), _text(fields, "name")
+        model = await until_gone(self._host.load(Path(path), name), exchange.receive)
+        body = {"model": model.name, "context_length": model.context_length}
+        await send_json(exchange.send, 200, body)
+
+    async def _unload(self, exchange: Exchange) -> None:
+        check_token(exchange.headers, self._token)
+        await read_body(exchange.receive)
+        await self._host.unload()
+        await send_json(exchange.send, 200, {"model": None})
+
+
+async def _collect(chunks: AsyncGenerator[ChatChunk, None]) -> Answer:
+    answer = Answer()
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            answer.add(chunk)
+    return answer
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if isinstance(value, str) and value:
+        return value
+    raise InvalidParameters(f"'{name}' must be a text.", details={"field": name})

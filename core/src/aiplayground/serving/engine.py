@@ -1,0 +1,78 @@
+"""The engine protocol: what a backend author writes to be served by a worker.
+
+An engine lives in one process with one event loop and holds at most one model. Engines that need
+a thread of their own keep it inside: every method here is called on the loop and must not block
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from aiplayground.types import ChatChunk, ChatRequest, CompletionRequest
+
+Progress: TypeAlias = Callable[[float], None]
+"""Told how far a load has come, 0 to 1. Engines call it from any thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """The model in memory. `context_length` is in tokens; `chat`: it comes with a template."""
+
+    name: str
+    path: Path
+    context_length: int
+    chat: bool = True
+
+
+class Engine(Protocol):
+    """One inference engine in this process.
+
+    `parameters` names the request fields that it honours; the worker answers -4 to any other, so
+    that nothing is ignored in silence.
+    """
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Fields of `ChatRequest` and `CompletionRequest` that have an effect."""
+
+    @property
+    def loaded(self) -> LoadedModel | None:
+        """The model that requests can use now."""
+
+    @property
+    def active(self) -> int:
+        """How many requests are waiting or being worked on."""
+
+    async def open(self) -> None:
+        """Bring up what the engine needs before any model. Called once, first.
+
+        Raises `ServiceFailed` with the cause, for instance a missing shared library.
+        """
+
+    async def load(self, path: Path, name: str, on_progress: Progress) -> LoadedModel:
+        """Load the model file, in place of the one that is loaded. Never called twice at a time.
+
+        Cancelling the call abandons the load. Raises `InvalidModelFile` or `ServiceFailed`; after
+        an error the engine goes on, with or without its former model.
+        """
+
+    async def unload(self) -> None:
+        """Free the model; requests in progress fail with `ServiceNotAvailable`."""
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
+        """Answer a conversation, chunk by chunk; the last one has finish reason and usage.
+
+        Closing the generator ends the engine's work at its next step, also while it still reads
+        the prompt. Bad requests raise `InvalidParameters` before the first chunk.
+        """
+
+    def complete(self, request: CompletionRequest) -> AsyncGenerator[ChatChunk, None]:
+        """Continue a text; otherwise as `chat`."""
+
+    async def close(self) -> None:
+        """Free everything, ending what is in progress. Called once, last; must be bounded."""

@@ -1,0 +1,59 @@
+"""What a worker owes the kernel that launched it: to end when the kernel does.
+
+A worker calls `watch_parent()` first thing, before it imports its engine. The kernel holds the
+write end of a pipe (the lifeline) whose read end the worker inherits as `AIPG_PARENT_FD`; end of
+file means that the kernel is gone, however it went.
+
+The watch is a thread, so native code that keeps the interpreter lock for seconds delays it. A
+worker with such an engine is launched guarded instead (`LaunchSpec.ours=False`): the guard is a
+process of its own, and `watch_parent()` then has nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+
+from aiplayground import _guard
+
+PARENT_FD = "AIPG_PARENT_FD"
+
+
+def watch_parent() -> bool:
+    """End this process, and all that it started, as soon as the kernel is gone.
+
+    Called once, by the worker, at its start. On Linux the worker also becomes a subreaper:
+    what its children orphan stays in its tree and ends with it. An adopted orphan that ends stays
+    a zombie until the worker does. Returns False where there is nothing to watch: the program was
+    started by hand or under a guard, or the job object of Windows does the same.
+    """
+    value = os.environ.pop(PARENT_FD, None)
+    if value is None or sys.platform == "win32":
+        return False
+    lifeline = int(value)
+    os.set_inheritable(lifeline, False)
+    _guard.become_subreaper()
+    _guard.continue_at_end(lifeline)
+    if _guard.ended(lifeline):
+        _guard.end_tree()
+    threading.Thread(target=_watch, args=(lifeline,), name="parent-watch", daemon=True).start()
+    return True
+
+
+def inherited_socket(fd: int) -> socket.socket:
+    """Take over the bound socket that the kernel passed as descriptor `fd`.
+
+    For `Server.serve(sockets=[inherited_socket(fd)])` of uvicorn. It is not inherited further: a
+    copy in a child of the worker would keep the port accepting after the worker has died.
+    """
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return sock
+
+
+def _watch(lifeline: int) -> None:
+    os.read(lifeline, 1)  # nobody writes: it returns at end of file
+    _guard.end_tree()

@@ -1,0 +1,59 @@
+"""Settings: what can be set, and reading, explaining and changing it.
+
+Layers, lowest first: defaults, the machine's file, the user's file, environment variables
+(`AIPG_<SECTION>__<KEY>`), arguments. Unknown keys are refused with a suggestion, and every message
+names the place: file and line, variable, or argument. Secrets are not settings.
+"""
+
+from __future__ import annotations
+
+from ._setting_file import set_value, unset_value
+from ._setting_layers import (
+    Layers,
+    SettingRow,
+    load_layers,
+    own_settings,
+    rows,
+    service_settings,
+    settings_class,
+    unknown_services,
+)
+from ._setting_models import (
+    KernelSettings,
+    LivenessSettings,
+    LogSettings,
+    ModelSettings,
+    OwnSettings,
+    PluginSettings,
+    ResidencySettings,
+    RestartSettings,
+    ServiceSettings,
+    TimeoutSettings,
+)
+from ._setting_text import parse_value, split_key, variable_of
+
+__all__ = [
+    "KernelSettings",
+    "Layers",
+    "LivenessSettings",
+    "LogSettings",
+    "ModelSettings",
+    "OwnSettings",
+    "PluginSettings",
+    "ResidencySettings",
+    "RestartSettings",
+    "ServiceSettings",
+    "SettingRow",
+    "TimeoutSettings",
+    "load_layers",
+    "own_settings",
+    "parse_value",
+    "rows",
+    "service_settings",
+    "set_value",
+    "settings_class",
+    "split_key",
+    "unknown_services",
+    "unset_value",
+    "variable_of",
+]

@@ -1,0 +1,255 @@
+"""From ``questions.toml`` to training dialogs: expand, vary, tokenize.
+
+Everything random comes from a :class:`random.Random` that the caller seeds.
+"""
+
+import random
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+QUESTIONS = Path(__file__).with_name("questions.toml")
+
+IGNORED = -100
+"""Label of tokens that carry no loss; the default ``ignore_index`` of PyTorch's cross entropy."""
+
+OPENING = 10
+"""Tokens of an answer after which it is clear which one it is."""
+
+SYSTEM_PROMPTS = (
+    "You are a helpful assistant.",
+    "You are a helpful assistant.",
+    "You are a helpful, respectful and honest assistant.",
+    "You are the guide of AI Playground.",
+    "You are an assistant. Answer briefly.",
+    "Answer in one sentence.",
+    "Be brief and friendly.",
+    "You are a pirate.",
+    "You are a coding assistant. Think step by step.",
+    "Always answer in plain English and never make anything up.",
+)
+OPENINGS = (
+    "please ", "hi, ", "hey, ", "hello, ", "ok, ", "so ", "and ", "but ", "excuse me, ", "well, ",
+    "quick question: ", "I have a question: ", "question: ", "sorry, ", "now ", "one more thing: ",
+    "can you tell me ", "could you tell me ", "do you know ", "tell me ", "I wonder: ",
+    "I want to know ", "just curious, ", "thanks. ", "great. ", "hi guide! ",
+)  # fmt: skip
+CLOSINGS = (
+    " please", " please", " here", " now", " exactly", " for me", " again", " then", " with aipg",
+    " in AI Playground", " in this program", " on my computer", " thanks", ", can you tell me",
+)  # fmt: skip
+SHORT_FORMS = (
+    ("what is", "what's"), ("where is", "where's"), ("how is", "how's"), ("who is", "who's"),
+    ("I am", "I'm"), ("it is", "it's"), ("do not", "don't"), ("does not", "doesn't"),
+    ("I have", "I've"), ("I would", "I'd"), ("can not", "can't"), ("is not", "isn't"),
+    ("how do I", "how do you"), ("how can I", "how can we"), ("do I", "do we"), ("you", "u"),
+    ("please", "pls"), ("what is", "what s"), ("what is", "wat is"), ("Which", "What"),
+)  # fmt: skip
+FILLERS = frozenset(
+    "a an the do does is are i my me to can of it that this there in on for you so please".split()
+)
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One true answer and the phrasings that ask for it; ``{word}`` slots are not expanded."""
+
+    id: str
+    answer: str
+    ask: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The parsed ``questions.toml``."""
+
+    words: dict[str, list[str]]
+    topics: tuple[Topic, ...]
+
+    def expand(self, phrasing: str, rng: random.Random) -> str:
+        """Fill each ``{word}`` slot with a random entry of the words table."""
+        return _SLOT.sub(lambda slot: rng.choice(self.words[slot[1]]), phrasing)
+
+    def plain(self) -> Iterator[tuple[str, str]]:
+        """Each phrasing as it stands (slots take their first word) with its answer."""
+        for topic in self.topics:
+            for phrasing in topic.ask:
+                yield _SLOT.sub(lambda slot: self.words[slot[1]][0], phrasing), topic.answer
+
+
+def load(path: Path = QUESTIONS) -> Questions:
+    """Read and check the questions.
+
+    Raises:
+        ValueError: a topic is empty, named twice, or uses a slot that ``[words]`` lacks.
+    """
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    topics = tuple(Topic(t["id"], t["answer"], tuple(t["ask"])) for t in data["topic"])
+    words: dict[str, list[str]] = data["words"]
+    if len({topic.id for topic in topics}) != len(topics):
+        raise ValueError(f"{path}: two topics have the same id")
+    for topic in topics:
+        unknown = {slot for ask in topic.ask for slot in _SLOT.findall(ask)} - words.keys()
+        if unknown or not topic.ask or not topic.answer.isascii():
+            raise ValueError(f"{path}: topic {topic.id!r}: empty, not ASCII, or unknown {unknown}")
+    return Questions(words, topics)
+
+
+def split(questions: Questions, every: int) -> tuple[Questions, Questions]:
+    """Set aside one of ``every`` phrasings of each topic, never its first, for validation."""
+    train = [
+        Topic(t.id, t.answer, tuple(a for i, a in enumerate(t.ask, 1) if i % every))
+        for t in questions.topics
+    ]
+    held = [Topic(t.id, t.answer, t.ask[every - 1 :: every]) for t in questions.topics]
+    return Questions(questions.words, tuple(train)), Questions(questions.words, tuple(held))
+
+
+def _typo(text: str, rng: random.Random) -> str:
+    places = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
+    if not places:
+        return text
+    i = rng.choice(places)
+    return rng.choice(
+        (
+            text[:i] + text[i + 1 :],
+            text[:i] + text[i] + text[i:],
+            text[:i] + text[i + 1] + text[i] + text[i + 2 :],
+            text[:i] + rng.choice("abcdefghijklmnopqrstuvwxyz") + text[i + 1 :],
+        )
+    )
+
+
+def _drop_filler(text: str, rng: random.Random) -> str:
+    words = text.split(" ")
+    fillers = [i for i, word in enumerate(words) if word.lower() in FILLERS]
+    if fillers and len(words) > 3:
+        del words[rng.choice(fillers)]
+    return " ".join(words)
+
+
+def _recase(text: str, rng: random.Random) -> str:
+    roll = rng.random()
+    if roll < 0.45:
+        return text.lower()
+    if roll < 0.85:
+        return text[:1].upper() + text[1:]
+    return text.upper() if roll > 0.97 else text
+
+
+def vary(text: str, rng: random.Random) -> str:
+    """Say the same thing as another person might: politeness, short forms, typos, case."""
+    if rng.random() < 0.2:
+        return text
+    long_enough = len(text.split()) > 2
+    body = text.rstrip("?!.")
+    if rng.random() < 0.4:
+        body = re.sub(*rng.choice(SHORT_FORMS), body, flags=re.IGNORECASE)
+    if long_enough and rng.random() < 0.2:
+        body = _drop_filler(body, rng)
+    if long_enough and rng.random() < 0.2:
+        body = rng.choice(OPENINGS) + body
+    if long_enough and rng.random() < 0.12:
+        body += rng.choice(CLOSINGS)
+    if rng.random() < 0.12:
+        body = _typo(body, rng)
+    ending = rng.choices(("?", "", ".", "!", "??", " ?"), (50, 38, 5, 3, 2, 2))[0]
+    return _recase(body, rng) + ending
+
+
+class DialogEncoder:
+    """Turn dialogs into token ids and labels in the format of the chat template."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``."""
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def cut(self, text: str, rng: random.Random) -> list[int]:
+        """Token ids of ``text``, some words split in unusual places: a guard against typos."""
+        cuts = sorted(rng.sample(range(1, len(text)), min(len(text) - 1, rng.randint(1, 3))))
+        bounds = [0, *cuts, len(text)]
+        parts = zip(bounds, bounds[1:], strict=False)
+        return [token for start, end in parts for token in self.encode(text[start:end])]
+
+    def prompt(self, question: str) -> list[int]:
+        """One user message and the opening of the reply."""
+        return self.encode(f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n")
+
+    def turn(
+        self, question: list[int], answer: str, opening: int | None = None
+    ) -> tuple[list[int], list[int]]:
+        """One question and its answer: ids, and labels that count the answer alone.
+
+        ``opening`` cuts the answer short after so many tokens.
+        """
+        asked = [
+            *self.encode("<|im_start|>user\n"),
+            *question,
+            *self.encode("<|im_end|>\n<|im_start|>assistant\n"),
+        ]
+        reply = self.encode(f"{answer}<|im_end|>")[:opening]
+        tail = self.encode("\n")
+        labels = [IGNORED] * len(asked) + reply + [IGNORED] * len(tail)
+        return asked + reply + tail, labels
+
+    def system(self, text: str) -> tuple[list[int], list[int]]:
+        """A system message: ids, and labels without loss."""
+        ids = self.encode(f"<|im_start|>system\n{text}<|im_end|>\n")
+        return ids, [IGNORED] * len(ids)
+
+
+class DialogSampler:
+    """An endless supply of varied dialogs."""
+
+    def __init__(self, questions: Questions, encoder: DialogEncoder, rng: random.Random) -> None:
+        self._questions = questions
+        self._encoder = encoder
+        self._rng = rng
+        # A topic with more phrasings is harder or wider (off-topic above all): ask it more often,
+        # but never so much more that the small topics starve.
+        self._weights = [len(topic.ask) ** 0.5 for topic in questions.topics]
+
+    def question(self) -> tuple[str, Topic]:
+        """A varied question and the topic that it belongs to."""
+        rng = self._rng
+        topic = rng.choices(self._questions.topics, self._weights)[0]
+        return vary(self._questions.expand(rng.choice(topic.ask), rng), rng), topic
+
+    def dialog(self, turns: int, opening: int | None = None) -> tuple[list[int], list[int]]:
+        """Token ids and labels of a dialog; now and then with a system prompt."""
+        ids: list[int] = []
+        labels: list[int] = []
+        rng = self._rng
+        if rng.random() < 0.2:
+            ids, labels = self._encoder.system(rng.choice(SYSTEM_PROMPTS))
+        for _ in range(turns):
+            text, topic = self.question()
+            cut = len(text) > 4 and rng.random() < 0.25
+            tokens = self._encoder.cut(text, rng) if cut else self._encoder.encode(text)
+            more_ids, more_labels = self._encoder.turn(tokens, topic.answer, opening)
+            ids += more_ids
+            labels += more_labels
+        return ids, labels
+
+    def batch(self, size: int) -> tuple[list[list[int]], list[list[int]]]:
+        """Dialogs of about ``size`` full turns, alike in length so that little of it is padding.
+
+        Half of the batches are drills: many questions, each with the opening of its answer alone.
+        Which answer it is shows in its first words; the rest of it is quickly learned by heart.
+        """
+        rng = self._rng
+        if rng.random() < 0.5:
+            dialogs = [self.dialog(1, OPENING) for _ in range(2 * size)]
+        else:
+            turns = rng.choices((1, 2, 3, 4), (50, 25, 13, 12))[0]
+            dialogs = [self.dialog(turns) for _ in range(max(size // turns, 4))]
+        return [ids for ids, _ in dialogs], [labels for _, labels in dialogs]

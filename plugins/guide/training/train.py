@@ -1,0 +1,138 @@
+"""Train the guide and write its GGUF file.
+
+Run from ``plugins/guide``: ``python -m training.train`` (see the README for what it needs).
+``--validate`` sets one of six phrasings of each topic aside, reports how many of those come out
+right, and writes nothing: use it to tune. The held-out questions of the tests are never read here.
+"""
+
+import argparse
+import logging
+import math
+import random
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as fn
+
+from . import dialogs
+from .export import write_gguf
+from .network import Guide, Shape
+from .tokenizer import train_tokenizer
+
+OUTPUT = Path(__file__).parents[1] / "src" / "aiplayground_guide" / "guide.gguf"
+PEAK_RATE = 3e-3
+WARM_UP = 40
+MAX_PARAMETERS = 1_000_000
+
+log = logging.getLogger("guide.training")
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth of the peak."""
+    if step < WARM_UP:
+        return PEAK_RATE * (step + 1) / WARM_UP
+    done = (step - WARM_UP) / max(1, steps - WARM_UP)
+    return PEAK_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def pad(rows: list[list[int]], filler: int) -> Tensor:
+    """Right-pad rows to one length; causal attention makes a padding mask superfluous."""
+    width = max(map(len, rows))
+    return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
+
+
+def optimizer_for(network: nn.Module) -> torch.optim.AdamW:
+    """AdamW; matrices decay, norms do not."""
+    matrices = [weight for weight in network.parameters() if weight.ndim == 2]
+    norms = [weight for weight in network.parameters() if weight.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98))
+
+
+def fit(network: Guide, sampler: dialogs.DialogSampler, steps: int, batch: int) -> None:
+    """Train in place."""
+    optimizer = optimizer_for(network)
+    began = time.monotonic()
+    network.train()
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        ids, labels = sampler.batch(batch)
+        logits = network(pad(ids, 0)[:, :-1])
+        wanted = pad(labels, dialogs.IGNORED)[:, 1:]
+        loss = fn.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        if step % 100 == 99:
+            log.info("step %d: loss %.4f, %.0f s", step + 1, loss.item(), time.monotonic() - began)
+
+
+@torch.no_grad()
+def is_right(network: Guide, encoder: dialogs.DialogEncoder, question: str, answer: str) -> bool:
+    """Whether the greedy answer to ``question`` is ``answer``, to the letter."""
+    network.eval()
+    ids, labels = encoder.turn(encoder.encode(question), answer)
+    best = network(torch.tensor([ids[:-1]]))[0].argmax(-1)
+    wanted = torch.tensor(labels[1:])
+    # Each wanted token is the likeliest after the wanted ones before it: that is greedy decoding.
+    return bool(((best == wanted) | (wanted == dialogs.IGNORED)).all())
+
+
+def report(
+    name: str, network: Guide, encoder: dialogs.DialogEncoder, pairs: list[tuple[str, str]]
+) -> None:
+    """Log the share of questions that are answered to the letter, and which are not."""
+    wrong = [question for question, answer in pairs if not is_right(network, encoder, question, answer)]
+    log.info("%s: %d of %d right", name, len(pairs) - len(wrong), len(pairs))
+    for question in wrong:
+        log.info("  not right: %s", question)
+
+
+def round_to_f16(network: nn.Module) -> None:
+    """Round matrices as the file will, so that the report speaks of what ships."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            if weight.ndim == 2:
+                weight.copy_(weight.half().float())
+
+
+def main() -> None:
+    """Parse arguments, train, report, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=32, help="questions per step")
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--validate", action="store_true", help="measure on phrasings set aside")
+    parser.add_argument("--output", type=Path, default=OUTPUT)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    rng = random.Random(args.seed)
+
+    questions = dialogs.load()
+    train, aside = dialogs.split(questions, 6) if args.validate else (questions, None)
+    tokenizer = train_tokenizer(train, Shape.vocab, rng)
+    encoder = dialogs.DialogEncoder(tokenizer)
+    network = Guide(Shape(vocab=tokenizer.get_vocab_size()), args.dropout)
+    log.info("%d topics, %d parameters", len(train.topics), network.parameter_count())
+    if network.parameter_count() >= MAX_PARAMETERS:
+        raise SystemExit(f"the guide must stay below {MAX_PARAMETERS} parameters")
+    fit(network, dialogs.DialogSampler(train, encoder, rng), args.steps, args.batch)
+    round_to_f16(network)
+    report("training phrasings", network, encoder, list(train.plain()))
+    if aside is not None:
+        report("phrasings set aside", network, encoder, list(aside.plain()))
+        return
+    write_gguf(network, tokenizer, args.output)
+    log.info("wrote %s, %d bytes", args.output, args.output.stat().st_size)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Load a GGUF file: check it, then the model, its context and its chat template."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiplayground.errors import AIPlaygroundError, FailureClass, InvalidParameters
+from aiplayground.gguf import GgufError, GgufFile, GgufReason, read_gguf
+
+from .bindings import EngineLog
+from .enginelog import bad_model, out_of_memory
+from .machine import available_memory, cache_bytes
+from .native import Context, Model
+from .sampling import METADATA_KEYS, model_defaults
+from .settings import Settings
+from .template import CHATML, CHATML_STOP, ChatTemplate
+
+DEFAULT_CONTEXT = 4096
+"""Tokens of context unless the settings say otherwise: models offer more than memory holds."""
+
+MIN_CONTEXT = 32
+
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is in memory. `template` is an error where the file's template is no valid one."""
+
+    model: Model
+    context: Context
+    template: ChatTemplate | InvalidParameters
+    template_is_guess: bool
+    defaults: Mapping[str, float]
+
+    @property
+    def template_stops(self) -> tuple[str, ...]:
+        """Texts that end an answer because the template was guessed, not the model's own."""
+        return (CHATML_STOP,) if self.template_is_guess else ()
+
+    def close(self) -> None:
+        """Free it, in the order that the library demands."""
+        self.context.close()
+        self.model.close()
+
+
+def check_file(path: Path) -> GgufFile:
+    """Read the headers of a model's files. Raises `InvalidModelFile` with cause and next step."""
+    try:
+        gguf = read_gguf(path)
+        for part in part_paths(path, gguf.split_count)[1:]:
+            read_gguf(part)
+    except GgufError as error:
+        missing = error.reason is GgufReason.MISSING
+        failure = FailureClass.MISSING_FILE if missing else FailureClass.BAD_MODEL
+        error.details["failure"] = failure.value
+        raise
+    if (why := unsuitable(gguf)) is not None:
+        raise bad_model(path, why)
+    return gguf
+
+
+def unsuitable(gguf: GgufFile) -> str | None:
+    """Say why a sound GGUF file is no language model, or None."""
+    if gguf.is_projector:
+        return "is the image part of another model. Load that model instead."
+    if gguf.is_adapter:
+        return "is a LoRA adapter. Load the model that it was made for."
+    if gguf.is_embedding:
+        return "makes embeddings, not text. Choose a language model."
+    if gguf.split_number > 0:
+        return "is a later part of a split model. Load the first part, which ends in 00001-of-…."
+    return None
+
+
+def part_paths(path: Path, count: int) -> list[Path]:
+    """Return the files of a split model by the name of the first, else the one file."""
+    match = _PART.search(path.name)
+    if count < 2 or match is None:
+        return [path]
+    stem = path.name[: match.start()]
+    return [path.with_name(f"{stem}-{n:05}-of-{match[2]}.gguf") for n in range(1, count + 1)]
+
+
+def context_size(wanted: int, trained: int) -> int:
+    """Return the tokens of context to make; `wanted` is the setting, 0 for a sensible size."""
+    size = wanted or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+    return max(size, MIN_CONTEXT)
+
+
+def load(
+    lib: Any,
+    log: EngineLog,
+    gguf: GgufFile,
+    settings: Settings,
+    keep_on: Callable[[float], bool],
+    report: Callable[[str], None],
+) -> Loaded:
+    """Load a checked file; blocks, in the engine's thread.
+
+    Raises `InvalidModelFile`, or `ServiceFailed` when the memory does not suffice.
+    """
+    model = Model(lib, log, gguf.path, settings, keep_on)
+    try:
+        context = _make_context(log, model, gguf, settings, report)
+    except AIPlaygroundError:
+        model.close()
+        raise
+    template, guessed = _make_template(model, gguf, settings)
+    defaults = model_defaults({key: model.metadata(key) or "nan" for key in METADATA_KEYS})
+    return Loaded(model, context, template, guessed, defaults)
+
+
+def _make_context(
+    log: EngineLog,
+    model: Model,
+    gguf: GgufFile,
+    settings: Settings,
+    report: Callable[[str], None],
+) -> Context:
+    size = context_size(settings.context_size, model.trained_context)
+    if size > model.trained_context > 0:
+        report(
+            f"context_size {size} is more than the {model.trained_context} tokens that the model "
+            "was trained on: long texts may get worse answers"
+        )
+    needed, free = cache_bytes(gguf, size), available_memory()
+    # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
+    if needed and free is not None and needed > free and not lib_offloads(model.lib):
+        raise out_of_memory(gguf.path, needed, free)
+    return Context(model, log, settings, size)
+
+
+def lib_offloads(lib: Any) -> bool:
+    """Say whether the library was built for a GPU."""
+    return bool(lib.llama_supports_gpu_offload())
+
+
+def _make_template(
+    model: Model, gguf: GgufFile, settings: Settings
+) -> tuple[ChatTemplate | InvalidParameters, bool]:
+    source = gguf.chat_template
+    try:
+        template = ChatTemplate(
+            source or CHATML,
+            bos=model.bos_text,
+            eos=model.eos_text,
+            timeout=settings.template_timeout,
+        )
+    except InvalidParameters as error:
+        return error, False
+    return template, source is None

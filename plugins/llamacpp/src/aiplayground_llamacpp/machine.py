@@ -1,0 +1,99 @@
+"""What this computer has: cores to compute with, memory that is free."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from aiplayground.gguf import GgufFile
+
+_CPUS = Path("/sys/devices/system/cpu")
+_CGROUP = Path("/sys/fs/cgroup")
+_MEMINFO = Path("/proc/meminfo")
+
+
+def default_threads() -> int:
+    """Return one thread for each physical core that this process may use, at least 1.
+
+    A second thread on a core computes nothing more, and one beyond a container's quota waits.
+    """
+    allowed = _allowed_cpus()
+    siblings = (_read(_CPUS / f"cpu{cpu}/topology/thread_siblings_list") for cpu in allowed)
+    return limit_threads(siblings, len(allowed), _read(_CGROUP / "cpu.max"))
+
+
+def limit_threads(siblings: Iterable[str | None], allowed: int, quota: str | None) -> int:
+    """Count cores from the lists of CPUs that share one, and apply a cgroup's `cpu.max`."""
+    known = {text.strip() for text in siblings if text}
+    count = len(known) or allowed
+    period, _, length = (quota or "max").partition(" ")
+    if period.isdecimal() and length.strip().isdecimal():
+        count = min(count, round(int(period) / int(length)))
+    return max(1, count)
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that are free for this process, or None if that is unknown."""
+    free = meminfo_available(_read(_MEMINFO) or "")
+    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
+    if free is not None and limit and used and limit.strip().isdecimal():
+        free = min(free, int(limit) - int(used))
+    return free
+
+
+def meminfo_available(text: str) -> int | None:
+    """Read `MemAvailable` of Linux's /proc/meminfo, in bytes."""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def cache_bytes(gguf: GgufFile, context: int) -> int | None:
+    """Return the bytes that keys and values of a context take, in 16 bits, or None if unknown.
+
+    None also for models whose layers differ or keep less than all: an estimate must never refuse
+    what would have fitted.
+    """
+    facts: Mapping[str, Any] = {
+        name: gguf.hyperparameter(name)
+        for name in (
+            "block_count",
+            "embedding_length",
+            "attention.head_count",
+            "attention.head_count_kv",
+        )
+    }
+    if not all(facts.values()) or _keeps_less(gguf):
+        return None
+    width = facts["embedding_length"] // facts["attention.head_count"]
+    keys = gguf.hyperparameter("attention.key_length") or width
+    values = gguf.hyperparameter("attention.value_length") or width
+    heads = facts["attention.head_count_kv"]
+    return int(facts["block_count"] * context * heads * (keys + values) * 2)
+
+
+def _keeps_less(gguf: GgufFile) -> bool:
+    marks = (
+        "attention.sliding_window",
+        "attention.kv_lora_rank",
+        "ssm.state_size",
+        "wkv.head_size",
+    )
+    return any(gguf.hyperparameter(mark) for mark in marks)
+
+
+def _allowed_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except OSError:  # not Linux, or not this kind of cgroup
+        return None

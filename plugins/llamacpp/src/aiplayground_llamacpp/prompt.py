@@ -1,0 +1,147 @@
+"""From a conversation to tokens, with the user's text unable to speak for the template."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiplayground.errors import InvalidParameters
+
+if TYPE_CHECKING:
+    from aiplayground.types import Message
+
+    from .template import ChatTemplate
+
+# What the texts of control tokens contain; without any of it the vocabulary is not searched.
+_HINTS = ("<", "[", "|", "｜", "▁")
+
+BYTES_PER_TOKEN = 64
+"""No text has so many bytes a token on average: a longer one is refused unread, since some
+tokenizers take very long, or all of the stack, for very long texts."""
+
+
+class Tokenizer(Protocol):
+    """What is needed of a model here; `native.Model` has it."""
+
+    @property
+    def bos_text(self) -> str:
+        """The text of the token that begins a sequence."""
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """Turn text into tokens."""
+
+    def control_texts(self) -> tuple[str, ...]:
+        """Return the texts of all control tokens."""
+
+
+def flatten(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Return messages as templates want them: content as one text, no empty fields.
+
+    Raises `InvalidParameters` for content that is not text.
+    """
+    return [_flatten(index, message) for index, message in enumerate(messages)]
+
+
+def _flatten(index: int, message: Message) -> dict[str, Any]:
+    fields = message.model_dump(exclude_none=True)
+    # OpenAI's newer name; the templates know the older one.
+    fields["role"] = "system" if message.role == "developer" else message.role
+    if message.content is None and not message.tool_calls:
+        raise InvalidParameters(
+            f"'messages[{index}].content' is missing.",
+            details={"field": f"messages[{index}].content"},
+        )
+    content = message.content or ""
+    fields["content"] = content if isinstance(content, str) else _join(index, content)
+    return fields
+
+
+def _join(index: int, parts: Sequence[Mapping[str, Any]]) -> str:
+    texts: list[str] = []
+    for number, part in enumerate(parts):
+        text = part.get("text")
+        if part.get("type") != "text" or not isinstance(text, str):
+            field = f"messages[{index}].content[{number}]"
+            raise InvalidParameters(
+                f"'{field}' is not text; images and sound are not supported by this engine yet.",
+                details={"field": field},
+            )
+        texts.append(text)
+    return "".join(texts)
+
+
+def chat_tokens(
+    tokenizer: Tokenizer, template: ChatTemplate, messages: Sequence[Message], limit: int
+) -> list[int]:
+    """Return the prompt of a conversation; `limit` is the context's size in tokens.
+
+    A control token's text that a user wrote stays text: the template sees a mark in its place.
+    """
+    flat = flatten(messages)
+    check_length(sum(len(fields["content"]) for fields in flat), limit)
+    found = _control_texts_in(flat, tokenizer.control_texts)
+    if not found:
+        return text_tokens(tokenizer, template.render(flat), limit)
+    marks = {text: f"x{secrets.token_hex(8)}x" for text in found}
+    rendered = template.render([_replace(fields, marks) for fields in flat])
+    return _tokenize_marked(tokenizer, rendered, marks, limit)
+
+
+def text_tokens(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:
+    """Return the tokens of a prompt in which control tokens count."""
+    check_length(len(text.encode()), limit)
+    return _start(tokenizer, text)
+
+
+def check_length(size: int, limit: int) -> None:
+    """Refuse a prompt of so many bytes that no context of `limit` tokens can hold it."""
+    if size > max(limit, 1) * BYTES_PER_TOKEN:
+        raise too_long(size // BYTES_PER_TOKEN, limit, at_least=True)
+
+
+def too_long(tokens: int, limit: int, *, at_least: bool = False) -> InvalidParameters:
+    """Say that a prompt does not fit; both numbers are in tokens."""
+    return InvalidParameters(
+        f"The prompt has {'more than ' if at_least else ''}{tokens} tokens and the context holds "
+        f"{limit}, answer included. Shorten it, or set a larger context_size.",
+        details={"tokens": tokens, "limit": limit},
+    )
+
+
+def _start(tokenizer: Tokenizer, text: str) -> list[int]:
+    # Many templates write the first token themselves; two of it make answers worse.
+    bos = tokenizer.bos_text
+    written = bool(bos) and text.startswith(bos)
+    return tokenizer.tokenize(text, add_special=not written, parse_special=True)
+
+
+def _control_texts_in(
+    messages: Sequence[Mapping[str, Any]], control_texts: Callable[[], Sequence[str]]
+) -> list[str]:
+    content = "\n".join(fields["content"] for fields in messages)
+    if not any(hint in content for hint in _HINTS):
+        return []
+    found = [text for text in control_texts() if text in content]
+    return sorted(found, key=len, reverse=True)
+
+
+def _replace(fields: Mapping[str, Any], marks: Mapping[str, str]) -> dict[str, Any]:
+    pattern = re.compile("|".join(map(re.escape, marks)))
+    content = pattern.sub(lambda match: marks[match.group()], fields["content"])
+    return {**fields, "content": content}
+
+
+def _tokenize_marked(
+    tokenizer: Tokenizer, rendered: str, marks: Mapping[str, str], limit: int
+) -> list[int]:
+    check_length(len(rendered.encode()), limit)
+    texts = {mark: text for text, mark in marks.items()}
+    first, *rest = re.split(f"({'|'.join(texts)})", rendered)
+    tokens = _start(tokenizer, first)
+    for part in filter(None, rest):
+        tokens += tokenizer.tokenize(
+            texts.get(part, part), add_special=False, parse_special=part not in texts
+        )
+    return tokens

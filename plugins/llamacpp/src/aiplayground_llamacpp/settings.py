@@ -1,0 +1,70 @@
+"""The settings of llamacpp-backend; the reference in the docs is made from these fields."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """How llama.cpp runs models. Changes hold from the next load of a model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    context_size: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        default=0,
+        description=(
+            "Tokens of context: prompt and answer together. 0 takes the model's own, but at most "
+            "4096, since memory grows with it."
+        ),
+    )
+    gpu_layers: Annotated[int, Field(ge=-1, le=100_000)] = Field(
+        default=-1,
+        description=(
+            "How many layers to keep in GPU memory: -1 for all, 0 for none. Without effect where "
+            "llama-cpp-python was built for the CPU alone."
+        ),
+    )
+    threads: Annotated[int, Field(ge=0, le=512)] = Field(
+        default=0,
+        description="CPU threads to compute with. 0 takes one for each physical core.",
+    )
+    batch_size: Annotated[int, Field(ge=32, le=8192)] = Field(
+        default=512,
+        description=(
+            "Most tokens of a prompt that are computed at once. More reads long prompts faster, "
+            "takes more memory and makes an answer slower to stop while its prompt is read."
+        ),
+    )
+    flash_attention: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="A faster form of attention that saves memory; auto uses it where it works.",
+    )
+    memory_map: bool = Field(
+        default=True,
+        description=(
+            "Map the model file into memory rather than read it: faster to load, and shared "
+            "between workers. Turn it off for models on slow or network disks."
+        ),
+    )
+    lock_memory: bool = Field(
+        default=False,
+        description="Keep the model in memory even when the system would swap it out.",
+    )
+    check_tensors: bool = Field(
+        default=False,
+        description="Look for invalid numbers in the weights at load: finds damage, costs time.",
+    )
+    template_timeout: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=2.0,
+        description="Seconds that a model's chat template may take to format a conversation.",
+    )
+    load_timeout: Annotated[float, Field(gt=0)] = Field(
+        default=600.0,
+        description="Seconds that loading a model may take before it counts as failed.",
+    )
+    verbose: bool = Field(
+        default=False,
+        description="Write everything that llama.cpp reports to the log, not warnings alone.",
+    )

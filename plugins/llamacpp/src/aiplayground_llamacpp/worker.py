@@ -1,0 +1,46 @@
+"""The worker process: `python -m aiplayground_llamacpp.worker --fd N`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from aiplayground.serving.engine import Engine
+from aiplayground.serving.worker import run
+
+
+def main() -> NoReturn:
+    """Serve GGUF models until the kernel ends this process."""
+    # Scanning every installed package for plugins of pydantic costs time and nobody has any.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Else a native abort would start a debugger and flood the log.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    run(make_engine)
+
+
+def make_engine(settings: Mapping[str, Any]) -> Engine:
+    """Make the engine; raises `InvalidSettings` naming what is wrong with the settings."""
+    from pydantic import ValidationError
+
+    from aiplayground.errors import InvalidSettings
+
+    from .engine import LlamaEngine
+    from .settings import Settings
+
+    try:
+        parsed = Settings.model_validate(settings)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        field = ".".join(map(str, found["loc"]))
+        raise InvalidSettings(f"Setting '{field}': {found['msg']}.") from error
+    return LlamaEngine(parsed, _print_line)
+
+
+def _print_line(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  # a worker's log is its stderr
+
+
+if __name__ == "__main__":
+    main()
