@@ -53,6 +53,10 @@ class Subscription(AsyncIterator[Event]):
         self._wakeup: asyncio.Future[None] | None = None
         self.dropped = 0
 
+    def begin(self, snapshot: Snapshot) -> None:
+        """Make the snapshot the first event; called by the bus."""
+        self._pending[self] = snapshot
+
     def put(self, event: Event) -> None:
         """Queue an event if this subscriber wants it; called by the bus."""
         if self._closed or self._resync or (self._kinds and not isinstance(event, self._kinds)):
@@ -145,7 +149,8 @@ class Bus:
     ) -> Subscription:
         """Subscribe to events of these kinds (all, if none is named); a snapshot comes first."""
         subscription = Subscription(self, kinds, overflow, maxsize)
-        subscription._resync = snapshot  # noqa: SLF001  # the bus makes its own subscriptions
+        if snapshot:
+            subscription.begin(self.snapshot())
         if self._closed:
             subscription.close()
         else:

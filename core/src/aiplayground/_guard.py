@@ -67,25 +67,47 @@ def ended(fd: int, timeout: float = 0) -> bool:
     return bool(poll.poll(timeout * 1000))
 
 
-def descendants(root: int) -> list[int]:
+def descendants(root: int, *, zombies: bool = True) -> list[int]:
     """Return the pids of all descendants of `root`, parents first; empty where /proc is not.
 
     Source: proc(5), /proc/pid/stat: the second field is in parentheses and may contain anything.
     """
     children: dict[int, list[int]] = {}
+    ended = set()
     names = os.listdir("/proc") if sys.platform == "linux" else ()  # noqa: PTH208  see module
     for name in names:
         if not name.isdigit():
             continue
         try:
             with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123  see module
-                parent = int(file.read().rpartition(b")")[2].split()[1])
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
         except OSError:
             continue  # it ended meanwhile
-        children.setdefault(parent, []).append(int(name))
+        children.setdefault(int(parent), []).append(int(name))
+        if state in b"ZX" and not zombies:
+            ended.add(int(name))
     found = list(children.get(root, ()))
     for pid in found:  # grows while it is walked
         found.extend(children.get(pid, ()))
+    return [pid for pid in found if pid not in ended]
+
+
+def carriers(word: str) -> list[int]:
+    """Return the pids of the processes that were started with `word`, a NAME=VALUE, in their
+    environment; empty where /proc is not. A zombie has no environment.
+    """
+    found = []
+    names = os.listdir("/proc") if sys.platform == "linux" else ()  # noqa: PTH208  see module
+    for name in names:
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as file:  # noqa: PTH123  see module
+                environ = file.read()
+        except OSError:
+            continue  # it ended meanwhile, or is not ours to look into
+        if word.encode() in environ.split(b"\0"):
+            found.append(int(name))
     return found
 
 
@@ -129,11 +151,36 @@ def await_descendants(limit: float, number: int | None = None) -> bool:
 
 
 def end_tree() -> None:
-    """Kill all descendants, then the own process group with this process; does not return."""
+    """Kill all descendants, then the own process group with this process; does not return.
+
+    For a process with one thread; see `end_from_outside`.
+    """
     await_descendants(KILL_LIMIT, signal.SIGKILL)
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)  # started by hand in a shell's group: spare the others
+
+
+def end_from_outside(root: int, token: str) -> None:
+    """Kill the tree of the parent process `root`, a subreaper with threads that may fork meanwhile.
+
+    It is stopped first, so that it neither forks nor lets go of what it adopts until all is dead.
+    If it has ended by itself, its group and whatever carries `token` (NAME=VALUE) are still found.
+    """
+    if os.getppid() == root:
+        os.kill(root, signal.SIGSTOP)
+    deadline = time.monotonic() + KILL_LIMIT
+    quiet = 0
+    while quiet < 2 and time.monotonic() < deadline:  # twice: one may be born during the look
+        left = {*descendants(root, zombies=False), *carriers(token)} - {root, os.getpid()}
+        quiet = 0 if left else quiet + 1
+        signal_all(list(left), signal.SIGKILL)
+        time.sleep(0.002)
+    if os.getppid() == root:
+        os.kill(root, signal.SIGKILL)
+    if os.getpgrp() == root:
+        os.killpg(0, signal.SIGKILL)
+    os._exit(0)
 
 
 def _start(argv: list[str]) -> int:
@@ -209,7 +256,13 @@ def _leave_as(status: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Run the guard: `--fd N [--without NAME]... -- PROGRAM ARG...`; does not return."""
+    """Run the guard; does not return.
+
+    `--fd N [--without NAME]... -- PROGRAM ARG...`, or `--end PID TOKEN` for a worker, which cannot
+    see to its own end.
+    """
+    if argv[0] == "--end":
+        end_from_outside(int(argv[1]), argv[2])
     split = argv.index("--")
     options = list(zip(argv[:split:2], argv[1:split:2], strict=True))
     lifeline = next(int(value) for name, value in options if name == "--fd")
@@ -222,7 +275,7 @@ def main(argv: list[str]) -> None:
     become_subreaper()
     continue_at_end(lifeline)
     if ended(lifeline):
-        os._exit(0)
+        end_tree()
     program = _start(argv[split + 1 :])
     _close_all_but({0, 1, 2, lifeline})
     status = _supervise(program, lifeline, _wake_on_child())

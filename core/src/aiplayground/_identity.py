@@ -67,10 +67,7 @@ def carriers(token: str) -> list[int]:
 
     It finds what left the group, the session and the tree of a child that has died.
     """
-    if sys.platform != "linux":
-        return []
-    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    return [pid for pid in pids if carries(pid, token)]
+    return _guard.carriers(f"{TOKEN}={token}")
 
 
 def marked_descendants(root: int) -> list[Marked]:

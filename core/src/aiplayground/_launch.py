@@ -58,8 +58,8 @@ class Launched:
 class Launcher:
     """Launches the workers of one service.
 
-    `timeout`, `probe_timeout`, `grace` and `probe_interval` are in seconds; `fixed_port` is the port
-    that the user insists on, `preferred_port` the one that a primary worker takes when it is free.
+    `timeout`, `probe_timeout`, `grace` and `probe_interval` are in seconds; `fixed_port` is the one
+    that the user insists on, `preferred_port` what a primary worker takes when it is free.
     """
 
     service: str

@@ -8,49 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import time
 import types
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import Any
 
 from ._loader import HOOKS, PluginSet
+from ._steps import steps_of, watched
 from .errors import AIPlaygroundError, PluginError
 from .specs import BackendSpec
-
-BLOCKED_AFTER = 0.1
-"""Seconds that a hook may hold the event loop before it is reported."""
 
 DEFAULT_HOOKS = frozenset({"chat", "generate", "embed", "list_models", "health"})
 """Hooks that the kernel supplies where a backend's worker speaks the OpenAI API."""
 
 Report = Callable[[str, str, float], None]
-
-
-@types.coroutine
-def _timed(awaitable: Awaitable[Any], route: Route) -> Generator[Any, Any, Any]:
-    """Await, measuring how long each step holds the loop."""
-    steps = awaitable.__await__()
-    advance: Callable[[Any], Any] = steps.send if hasattr(steps, "send") else lambda _: next(steps)
-    argument: Any = None
-    while True:
-        began = time.perf_counter()
-        try:
-            waiting_for = advance(argument)
-        except StopIteration as done:
-            return done.value
-        finally:
-            held = time.perf_counter() - began
-            if held > BLOCKED_AFTER:
-                route.report(route.plugin, route.hook, held)
-        try:
-            argument = yield waiting_for
-            advance = steps.send if hasattr(steps, "send") else lambda _: next(steps)
-        except GeneratorExit:
-            if hasattr(steps, "close"):
-                steps.close()
-            raise
-        except BaseException as error:  # noqa: BLE001  # thrown in by the loop: a cancellation
-            argument, advance = error, steps.throw
 
 
 class Route:
@@ -82,15 +52,21 @@ class Route:
         except Exception as error:
             raise self.blame(error) from error
 
-    async def call(self, *args: Any) -> Any:
+    @types.coroutine
+    def call(self, *args: Any) -> Generator[Any, Any, Any]:
         """Await a coroutine hook."""
         try:
-            awaitable = self._invoke(args)
-            if not inspect.isawaitable(awaitable):
-                raise self.wrong("a coroutine", awaitable)
-            return await _timed(awaitable, self)
+            returned = self._function(*args) if self._straight else self._invoke(args)
+            if not hasattr(returned, "send"):
+                if not inspect.isawaitable(returned):
+                    raise self.wrong("a coroutine", returned)
+                returned = steps_of(returned)
+            return (yield from watched(returned, self._blocked))
         except Exception as error:
             raise self.blame(error) from error
+
+    def _blocked(self, seconds: float) -> None:
+        self.report(self.plugin, self.hook, seconds)
 
     async def stream(self, *args: Any) -> AsyncGenerator[Any, None]:
         """Iterate an async-generator hook; closing this closes the plugin's generator at once."""
@@ -101,7 +77,7 @@ class Route:
                 raise self.wrong("an async generator", source)
             while True:
                 try:
-                    item = await _timed(anext(source), self)
+                    item = await watched(steps_of(anext(source)), self._blocked)
                 except StopAsyncIteration:
                     return
                 yield item
@@ -133,6 +109,11 @@ class Route:
         )
 
 
+def _rank(impl: Any) -> int:
+    """Order as plugins were registered, but for what `tryfirst` and `trylast` ask."""
+    return 0 if impl.tryfirst else 2 if impl.trylast else 1
+
+
 class Router:
     """The table `(service, hook) -> Route`, and the lists for hooks that ask every plugin."""
 
@@ -143,9 +124,7 @@ class Router:
         self._everyone: dict[str, list[Route]] = {hook: [] for hook in HOOKS}
         names = {id(loaded.plugin): loaded for loaded in plugins.loaded}
         for caller in (getattr(plugins.manager.hook, hook) for hook in HOOKS):
-            # pluggy calls last registered first; reversed, the order is that of registration
-            # but for what `tryfirst` and `trylast` ask.
-            for impl in reversed(caller.get_hookimpls()):
+            for impl in sorted(caller.get_hookimpls(), key=_rank):
                 loaded = names[id(impl.plugin)]
                 route = Route(loaded.name, caller.name, impl.function, report_blocked)
                 self._everyone[caller.name].append(route)

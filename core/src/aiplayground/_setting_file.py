@@ -142,12 +142,13 @@ def _put(document: TOMLDocument, key: Key, value: Any) -> None:
 
 
 def _table(document: TOMLDocument, key: Key) -> MutableMapping[str, Any] | None:
-    table: Any = document
+    table: MutableMapping[str, Any] = document
     for depth in range(1, len(key) + 1):
         name = _spelled(table, key[:depth])
-        table = table[name] if name else None
-        if not isinstance(table, MutableMapping):
+        below = table[name] if name else None
+        if not isinstance(below, MutableMapping):
             return None
+        table = below
     return table
 
 

@@ -20,6 +20,9 @@ IGNORED = -100
 OPENING = 10
 """Tokens of an answer after which it is clear which one it is."""
 
+POOL = 400
+"""Dialogs that are drawn and sorted at a time."""
+
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
     "You are a helpful assistant.",
@@ -50,9 +53,22 @@ SHORT_FORMS = (
     ("please", "pls"), ("what is", "what s"), ("what is", "wat is"), ("Which", "What"),
 )  # fmt: skip
 FILLERS = frozenset(
-    "a an the do does is are i my me to can of it that this there in on for you so please".split()
+    "a an the do does is are i my me to can of it that this there in on for you so please one "
+    "would could should want like need tell way at and some any have has".split()
 )
 _SLOT = re.compile(r"\{(\w+)\}")
+UNKNOWN = "unknown"
+"""A slot that no table fills: an invented word stands for all those that the guide never met."""
+
+
+def invent_word(rng: random.Random) -> str:
+    """A pronounceable word that means nothing, such as ``blonika``."""
+    onsets = "b c d f g h j k l m n p r s t v w z br bl cr dr fl gr pl pr sh st th tr qu".split()
+    nuclei = "a e i o u ai ea ee ou ia".split()
+    codas = ("", "", "", "n", "r", "s", "l", "t", "ck", "m", "nd", "st")
+    parts = (rng.choice(onsets) + rng.choice(nuclei) for _ in range(rng.randint(1, 3)))
+    word = "".join(parts) + rng.choice(codas)
+    return word.capitalize() if rng.random() < 0.4 else word
 
 
 @dataclass(frozen=True)
@@ -73,13 +89,17 @@ class Questions:
 
     def expand(self, phrasing: str, rng: random.Random) -> str:
         """Fill each ``{word}`` slot with a random entry of the words table."""
-        return _SLOT.sub(lambda slot: rng.choice(self.words[slot[1]]), phrasing)
+        return _SLOT.sub(lambda slot: self._word(slot[1], rng), phrasing)
+
+    def _word(self, slot: str, rng: random.Random) -> str:
+        return invent_word(rng) if slot == UNKNOWN else rng.choice(self.words[slot])
 
     def plain(self) -> Iterator[tuple[str, str]]:
         """Each phrasing as it stands (slots take their first word) with its answer."""
+        first = {word: choices[0] for word, choices in self.words.items()} | {UNKNOWN: "Zorblax"}
         for topic in self.topics:
             for phrasing in topic.ask:
-                yield _SLOT.sub(lambda slot: self.words[slot[1]][0], phrasing), topic.answer
+                yield phrasing.format_map(first), topic.answer
 
 
 def load(path: Path = QUESTIONS) -> Questions:
@@ -94,7 +114,7 @@ def load(path: Path = QUESTIONS) -> Questions:
     if len({topic.id for topic in topics}) != len(topics):
         raise ValueError(f"{path}: two topics have the same id")
     for topic in topics:
-        unknown = {slot for ask in topic.ask for slot in _SLOT.findall(ask)} - words.keys()
+        unknown = {slot for ask in topic.ask for slot in _SLOT.findall(ask)} - words.keys() - {UNKNOWN}
         if unknown or not topic.ask or not topic.answer.isascii():
             raise ValueError(f"{path}: topic {topic.id!r}: empty, not ASCII, or unknown {unknown}")
     return Questions(words, topics)
@@ -125,11 +145,16 @@ def _typo(text: str, rng: random.Random) -> str:
     )
 
 
-def _drop_filler(text: str, rng: random.Random) -> str:
+def _drop_fillers(text: str, rng: random.Random, share: float) -> str:
     words = text.split(" ")
-    fillers = [i for i, word in enumerate(words) if word.lower() in FILLERS]
-    if fillers and len(words) > 3:
-        del words[rng.choice(fillers)]
+    kept = [word for word in words if word.lower() not in FILLERS or rng.random() > share]
+    return " ".join(kept if len(kept) > 1 else words)
+
+
+def _swap_words(text: str, rng: random.Random) -> str:
+    words = text.split(" ")
+    i = rng.randrange(len(words) - 1)
+    words[i], words[i + 1] = words[i + 1], words[i]
     return " ".join(words)
 
 
@@ -150,8 +175,10 @@ def vary(text: str, rng: random.Random) -> str:
     body = text.rstrip("?!.")
     if rng.random() < 0.4:
         body = re.sub(*rng.choice(SHORT_FORMS), body, flags=re.IGNORECASE)
-    if long_enough and rng.random() < 0.2:
-        body = _drop_filler(body, rng)
+    if long_enough and rng.random() < 0.25:
+        body = _drop_fillers(body, rng, rng.choice((0.2, 0.5, 0.9)))
+    if long_enough and rng.random() < 0.05:
+        body = _swap_words(body, rng)
     if long_enough and rng.random() < 0.2:
         body = rng.choice(OPENINGS) + body
     if long_enough and rng.random() < 0.12:
@@ -240,16 +267,25 @@ class DialogSampler:
             labels += more_labels
         return ids, labels
 
-    def batch(self, size: int) -> tuple[list[list[int]], list[list[int]]]:
-        """Dialogs of about ``size`` full turns, alike in length so that little of it is padding.
+    def _example(self) -> tuple[list[int], list[int]]:
+        # Mostly drills, the opening of an answer alone: which answer it is shows in its first
+        # words, the rest is soon known by heart and would only cost time.
+        if self._rng.random() < 0.6:
+            return self.dialog(1, OPENING)
+        return self.dialog(self._rng.choices((1, 2, 3, 4), (50, 25, 13, 12))[0])
 
-        Half of the batches are drills: many questions, each with the opening of its answer alone.
-        Which answer it is shows in its first words; the rest of it is quickly learned by heart.
+    def batches(self, tokens: int) -> Iterator[tuple[list[list[int]], list[list[int]]]]:
+        """Batches of at most ``tokens`` tokens, padding included, without end.
+
+        Dialogs of like length share a batch, so that little of it is padding.
         """
-        rng = self._rng
-        if rng.random() < 0.5:
-            dialogs = [self.dialog(1, OPENING) for _ in range(2 * size)]
-        else:
-            turns = rng.choices((1, 2, 3, 4), (50, 25, 13, 12))[0]
-            dialogs = [self.dialog(turns) for _ in range(max(size // turns, 4))]
-        return [ids for ids, _ in dialogs], [labels for _, labels in dialogs]
+        while True:
+            pool = sorted((self._example() for _ in range(POOL)), key=lambda e: len(e[0]))
+            batches: list[list[tuple[list[int], list[int]]]] = [[]]
+            for example in pool:
+                if (len(batches[-1]) + 1) * len(example[0]) > tokens:
+                    batches.append([])
+                batches[-1].append(example)
+            self._rng.shuffle(batches)
+            for batch in batches:
+                yield [ids for ids, _ in batch], [labels for _, labels in batch]

@@ -51,15 +51,14 @@ def optimizer_for(network: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98))
 
 
-def fit(network: Guide, sampler: dialogs.DialogSampler, steps: int, batch: int) -> None:
-    """Train in place."""
+def fit(network: Guide, sampler: dialogs.DialogSampler, steps: int, tokens: int) -> None:
+    """Train in place, ``tokens`` tokens a step."""
     optimizer = optimizer_for(network)
     began = time.monotonic()
     network.train()
-    for step in range(steps):
+    for step, (ids, labels) in zip(range(steps), sampler.batches(tokens), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        ids, labels = sampler.batch(batch)
         logits = network(pad(ids, 0)[:, :-1])
         wanted = pad(labels, dialogs.IGNORED)[:, 1:]
         loss = fn.cross_entropy(logits.flatten(0, 1), wanted.flatten())
@@ -104,7 +103,7 @@ def main() -> None:
     """Parse arguments, train, report, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=32, help="questions per step")
+    parser.add_argument("--tokens", type=int, default=2048, help="tokens per step")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -124,7 +123,7 @@ def main() -> None:
     log.info("%d topics, %d parameters", len(train.topics), network.parameter_count())
     if network.parameter_count() >= MAX_PARAMETERS:
         raise SystemExit(f"the guide must stay below {MAX_PARAMETERS} parameters")
-    fit(network, dialogs.DialogSampler(train, encoder, rng), args.steps, args.batch)
+    fit(network, dialogs.DialogSampler(train, encoder, rng), args.steps, args.tokens)
     round_to_f16(network)
     report("training phrasings", network, encoder, list(train.plain()))
     if aside is not None:

@@ -126,7 +126,9 @@ class App:
         check_token(exchange.headers, self._token)
         fields = parse_object(await read_body(exchange.receive))
         path, name = _text(fields, "path"), _text(fields, "name")
-        model = await until_gone(self._host.load(Path(path), name), exchange.receive)
+        replace = fields.get("replace", True) is not False
+        load = self._host.load(Path(path), name, replace=replace)
+        model = await until_gone(load, exchange.receive)
         body = {"model": model.name, "context_length": model.context_length}
         await send_json(exchange.send, 200, body)
 

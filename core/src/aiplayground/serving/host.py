@@ -10,6 +10,7 @@ from typing import Any
 from aiplayground.errors import AIPlaygroundError, ModelNotFound, ServiceNotAvailable, suggest
 
 from .engine import Engine, LoadedModel
+from .protocol import OCCUPIED
 
 PROGRESS_STEP = 0.1
 """A load is reported in steps of this size: each line of log extends the kernel's deadline."""
@@ -37,9 +38,20 @@ class Host:
             await self.load(path, name)
         self._launching = False
 
-    async def load(self, path: Path, name: str) -> LoadedModel:
-        """Load a model in place of the present one."""
+    async def load(self, path: Path, name: str, *, replace: bool = True) -> LoadedModel:
+        """Load a model in place of the present one; nothing happens if it is there already.
+
+        Raises `ServiceNotAvailable` if another is there and must not be replaced.
+        """
         async with self._lock:
+            present = self.engine.loaded
+            if present is not None and (present.name, present.path) == (name, path):
+                return present
+            if present is not None and not replace:
+                raise ServiceNotAvailable(
+                    f"This worker holds the model '{present.name}'. Unload it first.",
+                    details={"reason": OCCUPIED, "loaded": present.name},
+                )
             self._loading, self._progress = name, 0.0
             try:
                 return await self.engine.load(path, name, self._on_progress)

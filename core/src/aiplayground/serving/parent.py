@@ -11,12 +11,16 @@ process of its own, and `watch_parent()` then has nothing to do.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import socket
 import sys
 import threading
+import time
 
 from aiplayground import _guard
+from aiplayground._identity import TOKEN
 
 PARENT_FD = "AIPG_PARENT_FD"
 
@@ -37,7 +41,8 @@ def watch_parent() -> bool:
     _guard.become_subreaper()
     _guard.continue_at_end(lifeline)
     if _guard.ended(lifeline):
-        _guard.end_tree()
+        _end()
+    atexit.register(_end_if_orphaned, lifeline)
     threading.Thread(target=_watch, args=(lifeline,), name="parent-watch", daemon=True).start()
     return True
 
@@ -56,4 +61,21 @@ def inherited_socket(fd: int) -> socket.socket:
 
 def _watch(lifeline: int) -> None:
     os.read(lifeline, 1)  # nobody writes: it returns at end of file
+    _end()
+
+
+def _end_if_orphaned(lifeline: int) -> None:
+    """At exit: the kernel's end can break the output pipe before the watching thread has a turn."""
+    if _guard.ended(lifeline):
+        _end()
+
+
+def _end() -> None:
+    """End this process and its tree; other threads may be starting processes at this moment."""
+    if sys.platform == "linux":
+        token = f"{TOKEN}={os.environ.get(TOKEN, '')}"
+        helper = [sys.executable, "-I", "-S", _guard.__file__, "--end", str(os.getpid()), token]
+        with contextlib.suppress(OSError):  # no memory or no process left: then from inside
+            os.posix_spawn(helper[0], helper, {})
+            time.sleep(_guard.KILL_LIMIT)
     _guard.end_tree()

@@ -58,8 +58,9 @@ def holding_the_lock(lib: Any, function: Any) -> Any:
     For calls of microseconds, made for each token: giving the lock up would cost up to 5 ms, the
     switch interval, whenever another thread is busy.
     """
-    # The loader's name for the same open library: PyDLL adds a reference, not a copy.
-    held = getattr(ctypes.PyDLL(lib._lib._name), function.__name__)
+    name = lib._lib._name  # noqa: SLF001  # the bindings' only word on which file they loaded
+    # The same name opens the same library again: PyDLL adds a reference, not a copy.
+    held = getattr(ctypes.PyDLL(name), function.__name__)
     held.argtypes, held.restype = function.argtypes, function.restype
     return held
 

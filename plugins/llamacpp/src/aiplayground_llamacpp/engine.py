@@ -112,7 +112,7 @@ class LlamaEngine:
         seat = self._require()
         template = seat.loaded.template
         if not isinstance(template, ChatTemplate):
-            raise template
+            raise InvalidParameters(template.message, details=template.details)
         stops = seat.loaded.template_stops
 
         def prompt() -> list[int]:

@@ -101,7 +101,7 @@ _CAUSES = (
 def diagnose(lines: Iterable[LogLine], path: Path) -> AIPlaygroundError:
     """Say why a model did not load, from what the engine logged meanwhile."""
     told = [line.text.strip() for line in lines if line.level >= WARN]
-    details = {"path": str(path), "log": told[-TOLD_LINES:]}
+    details: dict[str, object] = {"path": str(path), "log": told[-TOLD_LINES:]}
     for cause in _CAUSES:
         found = next((text for text in told if cause.pattern.search(text)), None)
         if found is not None:
@@ -124,7 +124,7 @@ def out_of_memory(path: Path, needed: int, available: int) -> ServiceFailed:
 
 def bad_model(path: Path, why: str) -> InvalidModelFile:
     """Say that a model cannot be used, in a sentence that follows its file's name."""
-    details = {"path": str(path), "failure": FailureClass.BAD_MODEL.value}
+    details: dict[str, object] = {"path": str(path), "failure": FailureClass.BAD_MODEL.value}
     return InvalidModelFile(f"{path.name} {why}", details=details)
 
 

@@ -253,8 +253,8 @@ class _Batch:
     def fill(self, tokens: Sequence[int], start: int) -> Any:
         """Return the batch of `tokens` from position `start`, with logits for the last."""
         count = len(tokens)
-        self._tokens[:count] = tokens
-        self._positions[:count] = range(start, start + count)
+        self._tokens[:count] = list(tokens)
+        self._positions[:count] = list(range(start, start + count))
         ctypes.memset(self._logits, 0, count)
         self._logits[count - 1] = 1
         self._batch.n_tokens = count

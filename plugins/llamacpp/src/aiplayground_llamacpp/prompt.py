@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .template import ChatTemplate
 
 # What the texts of control tokens contain; without any of it the vocabulary is not searched.
-_HINTS = ("<", "[", "|", "｜", "▁")
+_HINTS = ("<", "[", "|", "\uff5c", "\u2581")
 
 BYTES_PER_TOKEN = 64
 """No text has so many bytes a token on average: a longer one is refused unread, since some

@@ -30,6 +30,9 @@ CHATML_STOP = "<|im_end|>"
 MAX_PROMPT = 64 * 1024 * 1024
 """Characters that a template may produce; requests are limited to less."""
 
+MAX_BITS = 4096
+"""Of a number that a template may compute."""
+
 
 class _Refused(TemplateError):
     """What a template says when it calls `raise_exception`."""
@@ -122,8 +125,9 @@ def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) 
 
 def _check_size(sign: str, left: Any, right: Any) -> None:
     for value, count in ((left, right), (right, left)):
-        if sign == "*" and isinstance(value, str | list | tuple) and isinstance(count, int):
-            if operator.length_hint(value) * count > MAX_PROMPT:
-                raise OverflowError("it multiplies a text too often")
-    if sign == "**" and isinstance(right, int | float) and abs(right) > 1024:
+        repeats = isinstance(value, str | list | tuple) and isinstance(count, int)
+        if sign == "*" and repeats and operator.length_hint(value) * count > MAX_PROMPT:
+            raise OverflowError("it multiplies a text too often")
+    numbers = isinstance(left, int) and isinstance(right, int)
+    if sign == "**" and numbers and left.bit_length() * right > MAX_BITS:
         raise OverflowError("it computes too large a power")

@@ -1,0 +1,72 @@
+"""Running a hook step by step, to see how long each step holds the event loop."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Generator
+from time import perf_counter
+from typing import Any
+
+BLOCKED_AFTER = 0.1
+"""Seconds that a hook may hold the event loop before it is reported."""
+
+
+@types.coroutine
+def watched(steps: Any, blocked: Callable[[float], None]) -> Generator[Any, Any, Any]:
+    """Await a coroutine (or what `__await__` returned); tell `blocked` the seconds of a long step.
+
+    A plain generator: this is one layer in the path of every call and every chunk.
+    """
+    resume, argument = steps.send, None
+    while True:
+        began = perf_counter()
+        try:
+            waiting_for = resume(argument)
+        except StopIteration as done:
+            return done.value
+        finally:
+            held = perf_counter() - began
+            if held > BLOCKED_AFTER:
+                blocked(held)
+        try:
+            argument = yield waiting_for
+            resume = steps.send
+        except GeneratorExit:
+            steps.close()
+            raise
+        except BaseException as error:  # noqa: BLE001  # thrown in by the loop: a cancellation
+            argument, resume = error, steps.throw
+
+
+class Plain:
+    """Gives a bare iterator, as some `__await__` return, the methods of a generator."""
+
+    __slots__ = ("_iterator",)
+
+    def __init__(self, iterator: Any) -> None:
+        self._iterator = iterator
+
+    def send(self, _: Any) -> Any:
+        """Advance; an iterator takes no value."""
+        return next(self._iterator)
+
+    def throw(self, error: BaseException) -> Any:
+        """Raise in the iterator if it can take it, else here."""
+        throw = getattr(self._iterator, "throw", None)
+        if throw is None:
+            raise error
+        return throw(error)
+
+    def close(self) -> None:
+        """Close the iterator if it can be closed."""
+        close = getattr(self._iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def steps_of(awaitable: Any) -> Any:
+    """Return the steps of any awaitable, with the methods of a generator."""
+    if hasattr(awaitable, "send"):
+        return awaitable
+    steps = awaitable.__await__()
+    return steps if hasattr(steps, "send") else Plain(steps)

@@ -1,0 +1,82 @@
+"""The hooks of llamacpp-backend. Everything heavy is imported where it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from aiplayground.hookspecs import hookimpl
+from aiplayground.specs import BackendSpec, Capability
+
+from .parameters import PARAMETERS
+
+if TYPE_CHECKING:
+    from aiplayground.context import ServiceContext
+    from aiplayground.types import ModelInfo
+
+
+@hookimpl
+def backend() -> BackendSpec:
+    """Say who this backend is."""
+    return BackendSpec(
+        name="llamacpp-backend",
+        title="llama.cpp",
+        description="GGUF language models on llama.cpp",
+        capabilities=frozenset({Capability.CHAT, Capability.COMPLETION}),
+        parameters=PARAMETERS,
+        preferred_port=8080,
+        settings="aiplayground_llamacpp.settings:Settings",
+        api="openai",
+    )
+
+
+@hookimpl
+async def start(ctx: ServiceContext) -> None:
+    """Launch the primary worker, with the model that the caller wants first, else empty."""
+    from .launch import PRIMARY, launch_spec
+
+    model = await ctx.find_model(ctx.model) if ctx.model else None
+    await ctx.spawn(launch_spec(ctx.settings, model, name=PRIMARY))
+
+
+@hookimpl
+async def load_model(ctx: ServiceContext, model: str) -> None:
+    """Load into the primary worker if it is empty, else into a worker of the model's own."""
+    from .residency import load
+
+    await load(ctx, model)
+
+
+@hookimpl
+async def unload_model(ctx: ServiceContext, model: str) -> None:
+    """Empty the primary worker, or end the worker that the model has to itself."""
+    from .residency import unload
+
+    await unload(ctx, model)
+
+
+@hookimpl
+async def endpoint(ctx: ServiceContext, model: str | None) -> str:
+    """Return the base URL of the worker that holds the model."""
+    from .residency import base_url
+
+    return await base_url(ctx, model)
+
+
+@hookimpl
+async def list_models(ctx: ServiceContext) -> Sequence[ModelInfo]:
+    """List the language models in the model folders and packs."""
+    from .residency import list_served
+
+    return await list_served(ctx)
+
+
+@hookimpl
+async def installed_version(ctx: ServiceContext) -> str | None:
+    """Return the version of llama-cpp-python, or None if it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return await ctx.run_sync(version, "llama-cpp-python")
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,40 @@
+"""The tiny model, and workers that serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from plugins.llamacpp.tests.tiny_model import write_model
+from plugins.llamacpp.tests.workers import Launch, Worker, end_worker, start_worker
+
+
+@pytest.fixture(scope="session")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """Start workers as the kernel does, on a bound socket; all are ended with the session."""
+    with ExitStack() as stack:
+
+        def start(
+            *arguments: str, env: Mapping[str, str] | None = None, ready: bool = True
+        ) -> Worker:
+            log = tmp_path_factory.mktemp("worker") / "stderr"
+            worker = start_worker(arguments, env or {}, log)
+            stack.callback(end_worker, worker)
+            if ready:
+                worker.wait_ready()
+            return worker
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def worker(launch: Launch, model_path: Path) -> Worker:
+    """A worker with the tiny model, shared by the tests that leave it as it was."""
+    return launch("--model", str(model_path), "--name", "tiny")

@@ -1,0 +1,106 @@
+"""Chat templates of strangers."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from aiplayground.errors import InvalidParameters
+from aiplayground_llamacpp.deadline import Deadline, DeadlineExceeded
+from aiplayground_llamacpp.template import CHATML, ChatTemplate
+
+USER = [{"role": "user", "content": "Hi"}]
+
+
+def template(source: str, timeout: float = 20) -> ChatTemplate:
+    return ChatTemplate(source, bos="<s>", eos="</s>", timeout=timeout)
+
+
+def test_chatml() -> None:
+    messages = [{"role": "system", "content": "Be kind."}, *USER]
+    assert template(CHATML).render(messages) == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_the_names_that_templates_use() -> None:
+    source = (
+        "{{ bos_token }}{% for m in messages %}{% if loop.index0 > 5 %}{% break %}{% endif %}"
+        "{{ m['content'] | tojson }}{% endfor %}{{ eos_token }}{{ strftime_now('%Y') | length }}"
+    )
+    rendered = template(source).render([{"role": "user", "content": "<ü>"}])
+    assert rendered == '<s>"<ü>"</s>4'
+
+
+def test_what_a_template_refuses_is_told_in_its_words() -> None:
+    source = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(InvalidParameters, match="roles must alternate"):
+        template(source).render(USER)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for %}",
+        "{{ messages[",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ messages[99].content.x }}",
+        "{{ 1 / 0 }}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{{ [0] * 10 ** 12 }}",
+        "{{ 10 ** 10 ** 9 ** 9 }}",
+        "{{ 10 ** 99999999999 }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{{ 'a' + 1 }}",
+        "{{ no_such_function() }}",
+        "{% include 'x' %}",
+    ],
+)
+def test_a_bad_template_is_a_bad_request_and_nothing_worse(source: str) -> None:
+    with pytest.raises(InvalidParameters, match="chat template"):
+        template(source).render(USER)
+
+
+def test_endless_loops_are_cut_off() -> None:
+    rows = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(InvalidParameters, match="longer than"):
+        template(rows, timeout=0.2).render(USER)
+
+
+def test_endless_output_is_cut_off() -> None:
+    long = "{% set t = 'x' * 1000000 %}{% for a in range(99999) %}{{ t }}{% endfor %}"
+    with pytest.raises(InvalidParameters, match=r"too much|longer than"):
+        template(long, timeout=20).render(USER)
+
+
+def test_a_deadline_reaches_only_its_own_thread_and_only_in_time() -> None:
+    caught = threading.Event()
+
+    def spin() -> None:
+        try:
+            with Deadline(0.05):
+                while True:
+                    time.sleep(0)
+        except DeadlineExceeded:
+            caught.set()
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    with Deadline(30):
+        thread.join(20)
+    assert caught.is_set()
+
+
+def test_a_block_that_ends_in_time_is_left_alone() -> None:
+    for _ in range(50):
+        with Deadline(0.001):
+            total = sum(range(10))
+        assert total == 45
+        try:
+            time.sleep(0.002)
+        except DeadlineExceeded:
+            pytest.fail("the deadline came after the block")

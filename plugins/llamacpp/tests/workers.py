@@ -1,0 +1,93 @@
+"""Worker processes, launched as the kernel does, and a client for each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+MODULE = "aiplayground_llamacpp.worker"
+TOKEN = "a-secret-of-the-test"
+
+
+@dataclass
+class Worker:
+    """A worker process and a client for it."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    port: int
+    log: Path
+    headers: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"})
+
+    @property
+    def stderr(self) -> str:
+        return self.log.read_text("utf-8", "replace")
+
+    def wait_ready(self, seconds: float = 60) -> dict[str, Any]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                answer = self.client.get("/health")
+            except httpx.TransportError:
+                time.sleep(0.02)
+                continue
+            if answer.status_code == 200:
+                return dict(answer.json())
+            time.sleep(0.02)
+        raise AssertionError(f"the worker is not ready; it said:\n{self.stderr}")
+
+    def wait_idle(self, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self.client.get("/health").json()["active"] == 0:
+                return
+            time.sleep(0.01)
+        raise AssertionError("the engine is still at work")
+
+    def load(self, path: Path, name: str) -> httpx.Response:
+        body = {"path": str(path), "name": name}
+        return self.client.post("/models/load", json=body, headers=self.headers)
+
+    def chat(self, text: str = "Hello", **fields: Any) -> httpx.Response:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": text}], **fields}
+        return self.client.post("/v1/chat/completions", json=body)
+
+    def terminate(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(20)
+
+
+Launch = Callable[..., Worker]
+
+
+def start_worker(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Worker:
+    with socket.socket() as sock, log.open("wb") as output:
+        sock.bind(("127.0.0.1", 0))
+        sock.set_inheritable(True)
+        port = sock.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", MODULE, "--fd", str(sock.fileno()), *arguments],
+            env={**os.environ, "AIPG_WORKER_TOKEN": TOKEN, **env},
+            pass_fds=[sock.fileno()],
+            stdout=output,
+            stderr=output,
+        )
+    client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
+    return Worker(process, client, port, log)
+
+
+def end_worker(worker: Worker) -> None:
+    worker.client.close()
+    if worker.process.poll() is None:
+        worker.process.kill()
+    worker.process.wait(20)

@@ -1,0 +1,225 @@
+"""Write the reference pages in docs/reference from the code that they describe.
+
+python scripts/reference.py            write them
+python scripts/reference.py --check    say which are out of date, exit with 1 if any is
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aiplayground import errors, events, hookspecs, states
+from aiplayground._loader import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
+from aiplayground.cli import main as aipg
+from aiplayground.settings import KernelSettings, ServiceSettings, settings_class
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+NOTE = "<!-- Made by scripts/reference.py from the code; change the code, not this page. -->"
+
+
+def page(title: str, about: str, parts: Iterator[str]) -> str:
+    """Put a page together."""
+    return "\n\n".join([f"# {title}", NOTE, about.strip(), *parts]).rstrip() + "\n"
+
+
+def hooks() -> str:
+    """Describe every hook specification, from its docstring."""
+
+    def parts() -> Iterator[str]:
+        for name, signature in HOOKS.items():
+            function = getattr(hookspecs, name)
+            kind = "async generator" if name in GENERATOR_HOOKS else "coroutine"
+            kind = kind if name in GENERATOR_HOOKS | COROUTINE_HOOKS else "plain function"
+            yield f"## `{name}`"
+            yield f"```python\n{_signature(name, signature, kind)}\n```"
+            yield f"*{kind}*. {inspect.getdoc(function)}"
+
+    return page("Hooks", inspect.getdoc(hookspecs) or "", parts())
+
+
+def _signature(name: str, signature: inspect.Signature, kind: str) -> str:
+    prefix = "def" if kind == "plain function" else "async def"
+    return f"{prefix} {name}{signature}".replace("'", "")
+
+
+def event_page() -> str:
+    """Describe every event, with its fields."""
+    kinds = [
+        kind
+        for kind in vars(events).values()
+        if inspect.isclass(kind) and issubclass(kind, events.Event) and kind is not events.Event
+    ]
+
+    def parts() -> Iterator[str]:
+        for kind in kinds:
+            yield f"## `{kind.__name__}`"
+            yield inspect.getdoc(kind) or ""
+            outside = f"Outside name: `{kind.outside}`. " if kind.outside else ""
+            yield f"{outside}Fields: {_fields(kind)}."
+
+    return page("Events", inspect.getdoc(events) or "", parts())
+
+
+def _fields(kind: type[events.Event]) -> str:
+    own = [name for name in kind.__dataclass_fields__ if name not in ("seq", "time")]
+    return ", ".join(f"`{name}: {kind.__dataclass_fields__[name].type}`" for name in own) or "none"
+
+
+def settings() -> str:
+    """Describe every setting: the kernel's, each service's, and those of our own backends."""
+
+    def parts() -> Iterator[str]:
+        for name, field in KernelSettings.model_fields.items():
+            if name != "services":
+                section: Any = field.annotation
+                yield f"## `[{name}]`"
+                yield f"{inspect.getdoc(section)}\n\n{_table(section)}"
+        yield "## `[services.NAME]`"
+        yield f"{inspect.getdoc(ServiceSettings)}\n\n{_table(ServiceSettings)}"
+        for name, model in _backends().items():
+            yield f"## `[services.{name}]`: its own settings"
+            yield f"{inspect.getdoc(model)}\n\n{_table(model)}"
+
+    about = (
+        "Settings come in layers, lowest first: defaults, the machine's file, the user's file "
+        "(`aipg config path`), environment variables (`AIPG_<SECTION>__<KEY>`), arguments. "
+        "`aipg config list` shows each value and where it comes from. Unknown keys are refused."
+    )
+    return page("Settings", about, parts())
+
+
+def _backends() -> Mapping[str, type[Any]]:
+    from aiplayground_llamacpp.plugin import backend
+
+    spec = backend()
+    return {spec.name: settings_class(spec)}
+
+
+def _table(model: Any) -> str:
+    rows = ["| key | default | meaning |", "| --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = "not set" if default is None else f"`{default}`"
+        rows.append(f"| `{name}` | {shown} | {field.description} |")
+    return "\n".join(rows)
+
+
+def error_page() -> str:
+    """Describe the error codes, the exceptions and the failure classes."""
+
+    def parts() -> Iterator[str]:
+        yield "## Codes"
+        yield "\n".join(f"- `{code.value}`: {code.name.lower()}" for code in errors.ErrorCode)
+        yield "## Exceptions"
+        for kind in vars(errors).values():
+            if inspect.isclass(kind) and issubclass(kind, errors.AIPlaygroundError):
+                first = (inspect.getdoc(kind) or "").split("\n\n")[0]
+                yield f"- `{kind.__name__}` (code {int(kind.code)}): {first}"
+        yield "## Failure classes"
+        yield "\n".join(f"- `{each.value}`" for each in errors.FailureClass)
+
+    return page("Errors", inspect.getdoc(errors) or "", parts())
+
+
+def state_page() -> str:
+    """Draw both state machines from their tables."""
+
+    def parts() -> Iterator[str]:
+        yield f"## Installation\n\n{_diagram(states.INSTALLATION)}"
+        yield f"## Runtime\n\n{_diagram(states.RUNTIME)}"
+        yield "## Outside names\n\n" + "\n".join(_views())
+
+    return page("States", inspect.getdoc(states) or "", parts())
+
+
+def _diagram(table: Mapping[Any, frozenset[Any]]) -> str:
+    edges = [f"    {old} --> {new}" for old, after in table.items() for new in sorted(after)]
+    return "\n".join(["```mermaid", "stateDiagram-v2", *edges, "```"])
+
+
+def _views() -> Iterator[str]:
+    yield "| installation | runtime | before a start was tried | after |"
+    yield "| --- | --- | --- | --- |"
+    for installation in states.Installation:
+        for runtime in states.Runtime:
+            views = [
+                states.backend_status(installation, runtime, start_tried=tried)
+                for tried in (False, True)
+            ]
+            yield f"| {installation} | {runtime} | {views[0]} | {views[1]} |"
+
+
+def cli() -> str:
+    """Describe every command, from click's own help."""
+
+    def parts() -> Iterator[str]:
+        context = click.Context(_group(), info_name="aipg")
+        yield f"```text\n{context.get_help()}\n```"
+        yield from _commands(context)
+
+    return page("Command line", "What `aipg --help` and `aipg COMMAND --help` print.", parts())
+
+
+def _group() -> click.Group:
+    from aiplayground.cli import command_group
+
+    assert callable(aipg)
+    return command_group()
+
+
+def _commands(context: click.Context) -> Iterator[str]:
+    group = context.command
+    assert isinstance(group, click.Group)
+    for name in sorted(group.list_commands(context)):
+        command = group.get_command(context, name)
+        assert command is not None
+        inner = click.Context(command, info_name=name, parent=context)
+        yield f"## `{inner.command_path}`"
+        yield f"```text\n{inner.get_help()}\n```"
+        if isinstance(command, click.Group):
+            yield from _commands(inner)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "hooks.md": hooks,
+    "events.md": event_page,
+    "settings.md": settings,
+    "errors.md": error_page,
+    "states.md": state_page,
+    "cli.md": cli,
+}
+
+
+def out_of_date() -> list[str]:
+    """Return the pages that are not what the code would make of them."""
+    return [
+        name
+        for name, make in PAGES.items()
+        if not (FOLDER / name).is_file() or (FOLDER / name).read_text(encoding="utf-8") != make()
+    ]
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="only say what is out of date")
+    stale = out_of_date()
+    if parser.parse_args().check:
+        print("\n".join(f"docs/reference/{name} is out of date" for name in stale))
+        return 1 if stale else 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        (FOLDER / name).write_text(PAGES[name](), encoding="utf-8")
+        print(f"wrote docs/reference/{name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Measurements, each printed with its spread; bars are judged against the spread of a control."""

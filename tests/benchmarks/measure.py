@@ -1,0 +1,107 @@
+"""How to measure so that a figure can be believed: alternated pairs, medians, an A/A control."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+PAIRS = 15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table. `value` is judged against `bar`; smaller is better."""
+
+    what: str
+    value: float
+    low: float
+    high: float
+    unit: str
+    bar: float | None = None
+    control: tuple[float, float] | None = None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """`holds`, `missed`, or `unresolved` where the control's spread exceeds the margin."""
+        if self.bar is None:
+            return ""
+        if self.control is not None:
+            noise = max(abs(1 - self.control[0]), abs(self.control[1] - 1)) * self.value
+            if noise > abs(self.bar - self.value):
+                return "unresolved"
+        return "holds" if self.value <= self.bar else "missed"
+
+    def cells(self) -> list[str]:
+        """Return the line as table cells."""
+        control = f"{self.control[0]:.2f} to {self.control[1]:.2f}" if self.control else ""
+        return [
+            self.what,
+            f"{self.value:.3g} {self.unit}".strip(),
+            f"{self.low:.3g} to {self.high:.3g}",
+            "" if self.bar is None else f"≤ {self.bar:g}",
+            control,
+            self.verdict,
+            self.note,
+        ]
+
+
+HEADER = ["measure", "median", "spread", "bar", "A/A control", "verdict", "note"]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return a Markdown table."""
+    lines = [HEADER, ["---"] * len(HEADER), *(row.cells() for row in rows)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Return how long an action takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def ratio(
+    what: str,
+    ours: Callable[[], object],
+    peer: Callable[[], object],
+    bar: float,
+    *,
+    pairs: int = PAIRS,
+) -> Row:
+    """Time ours against a peer in alternated pairs, and the peer against itself."""
+    ours(), peer()
+    ratios, control = [], []
+    for _ in range(pairs):
+        a, b, c = seconds(peer), seconds(ours), seconds(peer)
+        ratios.append(b / ((a + c) / 2))
+        control.append(c / a)
+    quartiles = statistics.quantiles(control, n=4)
+    return Row(
+        what=what,
+        value=statistics.median(ratios),
+        low=min(ratios),
+        high=max(ratios),
+        unit="x",
+        bar=bar,
+        control=(quartiles[0], quartiles[2]),
+        note=f"{pairs} pairs; control: middle half",
+    )
+
+
+def figure(
+    what: str, samples: Sequence[float], unit: str, bar: float | None = None, note: str = ""
+) -> Row:
+    """Summarise samples of one absolute figure."""
+    return Row(
+        what=what,
+        value=statistics.median(samples),
+        low=min(samples),
+        high=max(samples),
+        unit=unit,
+        bar=bar,
+        note=note or f"{len(samples)} samples",
+    )
