@@ -40,8 +40,8 @@ test: check ## Checks, then all tests but the long ones
 test-full: check ## Checks, then all tests
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## Measure, side by side, and write docs/benchmarks.md
-	$(BIN)/python -m tests.benchmarks
+bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md)
+	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write)
 
 clean: ## Remove .venv and everything generated (the compiled llama.cpp stays in your cache)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 READY = VENV / ".ready"
 
+CLEANUP_TIMEOUT = 60
+"""Seconds that an interrupted installation gets to end what it started."""
+
 OLDEST = (3, 11)
 TESTED = ("3.13", "3.12", "3.11")
 """What the tests run on, preferred first."""
@@ -114,14 +117,23 @@ def remove_venv() -> None:
     shutil.rmtree(str(VENV))
 
 
+def fill_venv() -> int:
+    """Run `install.py` and return its status; an interrupt reaches it too, and it cleans up."""
+    process = subprocess.Popen([str(venv_python()), "-m", "scripts.install"], cwd=ROOT)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait(timeout=CLEANUP_TIMEOUT)
+        raise
+
+
 def main() -> None:
     """Make `.venv`, then let its own Python fill it."""
     try:
         if READY.exists():
             READY.unlink()
         make_venv(shutil.which("uv"))
-        command = [str(venv_python()), "-m", "scripts.install"]
-        sys.exit(subprocess.run(command, cwd=ROOT, check=False).returncode)
+        sys.exit(fill_venv())
     except KeyboardInterrupt:
         fail("Interrupted. Nothing is lost: run the same command again to go on.")
 

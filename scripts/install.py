@@ -27,7 +27,7 @@ def development_tools() -> list[str]:
 
 
 def ensure_pip(uv: str | None) -> None:
-    """Put pip into the environment: it compiles the engine, uv or not."""
+    """Put pip into the environment unless it is there: it compiles the engine, uv or not."""
     if succeeds([sys.executable, "-m", "pip", "--version"]):
         return
     if uv:
@@ -73,6 +73,8 @@ def main() -> None:
             ensure_pip(uv)
             wheel = llama_wheel.make(version)
     say("Installing AI Playground, its plugins and the development tools")
+    if uv is None:
+        ensure_pip(uv)
     with tempfile.TemporaryDirectory() as folder:
         but = llama_wheel.NAME if chosen else None
         install(uv, wheel, constraints(Path(folder), but=but))

@@ -33,6 +33,11 @@ CORE_SECONDS = 520
 MEMORY_PER_JOB = 1.5 * 2**30
 """Bytes that one compiler may need at once."""
 LOG_LINES = 25
+MAKING = ".making-"
+STALE_AFTER = 24 * 3600
+"""Seconds after which an unfinished folder is nobody's."""
+END_GRACE = 5.0
+"""Seconds that an interrupted build gets to end its compilers."""
 
 NEEDS_COMPILER = """\
 Compiling llama.cpp needs a C and a C++ compiler; missing here: {missing}.
@@ -81,12 +86,20 @@ def cached(version: str) -> Path | None:
 def make(version: str) -> Path:
     """Fetch or compile the wheel, and put it into the cache in one step when it is whole."""
     folder().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder(), prefix=".making-") as name:
+    _sweep()
+    with tempfile.TemporaryDirectory(dir=folder(), prefix=MAKING) as name:
         making = Path(name)
         if not _fetched(version, making):
             _compile(version, making)
         wheel = next(making.glob("*.whl"))
         return wheel.replace(folder() / wheel.name)
+
+
+def _sweep() -> None:
+    """Remove what a killed build left behind; a younger folder may be another run's."""
+    for left in folder().glob(f"{MAKING}*"):
+        if time.time() - left.stat().st_mtime > STALE_AFTER:
+            shutil.rmtree(left)
 
 
 def problem(wheel: Path | None) -> str | None:
@@ -99,10 +112,12 @@ def problem(wheel: Path | None) -> str | None:
         cause = "it was compiled for another processor"
     else:
         cause = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-    again = f"make clean; rm '{wheel}'" if wheel else "make clean"
+    again = ["make clean", f"{sys.executable} -m pip cache remove {NAME.replace('-', '_')}"]
+    again += [f"rm '{wheel}'"] if wheel else []
+    steps = "".join(f"\n  {step}" for step in reversed(again))
     return (
         f"llama.cpp is installed and does not load: {cause}.\n"
-        f"To make it anew: {again}\nThen run the same command again."
+        f"To make it anew:{steps}\nThen run the same command again."
     )
 
 
@@ -113,10 +128,14 @@ def folder() -> Path:
 
 def machine() -> str:
     """Name what a compiled llama.cpp depends on: system, processor, C library, build options."""
-    options = [os.environ.get(name, "") for name in ("CMAKE_ARGS", "CC", "CXX", "CFLAGS")]
-    what = "\n".join([_processor(), *platform.libc_ver(), *options])
+    what = "\n".join([_processor(), *platform.libc_ver(), *_build_options()])
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
     return f"{platform.system()}-{platform.machine()}-{digest}".lower()
+
+
+def _build_options() -> list[str]:
+    names = ("CMAKE_ARGS", "CC", "CXX", "CFLAGS", "CXXFLAGS")
+    return [f"{name}={os.environ[name]}" for name in names if os.environ.get(name)]
 
 
 def _cache() -> Path:
@@ -157,8 +176,15 @@ def _compile(version: str, into: Path) -> None:
     title = f"Compiling llama.cpp {version}, once; takes about {minutes} min with {jobs} processes"
     say(f"{title}. The wheel is kept in {folder()}")
     log = folder() / "build.log"
-    command = _pip("wheel", version, "--no-binary", NAME, "--wheel-dir", str(into), "--verbose")
+    arguments = ["--no-binary", NAME, "--wheel-dir", str(into), "--verbose"]
+    # pip's own cache may have a wheel from this machine; it does not know of build options.
+    arguments += ["--no-cache-dir"] if _build_options() else []
+    command = _pip("wheel", version, *arguments)
+    # Inside the folder that goes in any case: an interrupted pip leaves its own behind.
+    scratch = into / "tmp"
+    scratch.mkdir()
     environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(jobs), **os.environ}
+    environment |= {"TMPDIR": str(scratch)}
     with log.open("wb") as output:
         status = _watched(command, environment, output)
     if status:
@@ -222,8 +248,24 @@ def _tell(seconds: float) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the build. Asked first: ninja puts compilers into groups of their own, and ends them."""
     if sys.platform == "win32":
         process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        _send(process.pid, number)
+        deadline = time.monotonic() + END_GRACE
+        while time.monotonic() < deadline and _send(process.pid, 0):
+            process.poll()
+            time.sleep(0.1)
     process.wait()
+
+
+def _send(group: int, number: int) -> bool:
+    """Send a signal to a process group; False if there is none any more."""
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True

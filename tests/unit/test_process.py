@@ -304,3 +304,28 @@ async def test_a_receiver_that_raises_is_reported_and_does_not_stop_the_rest() -
     assert await process.wait() == 0
     assert seen == ["good", "bad", "last"]
     assert [str(report["exception"]) for report in reports] == ["bad"]
+
+
+async def test_impatient_callers_do_not_put_off_the_killing() -> None:
+    process = await launch(*SLEEP)  # a worker that does not watch its parent
+    callers = []
+    while process.returncode is None:
+        callers.append(asyncio.create_task(process.end(0)))
+        await asyncio.sleep(0.1)
+    assert set(await asyncio.gather(*callers)) == {-signal.SIGKILL}
+
+
+async def test_a_ledger_that_cannot_be_written(tmp_path: Path) -> None:
+    class Full(Ledger):
+        def forget(self, pid: int) -> None:
+            super().forget(pid)
+            raise OSError("No space left on device")
+
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    ledger = Full(tmp_path / "kernel")
+    assert await code("true", ledger=ledger) == 0
+    assert [str(report["exception"]) for report in reports] == ["No space left on device"]
+    ledger.close()
+    with nothing_leaks(), pytest.raises(OSError, match="descriptor"):
+        await launch(*SLEEP, ledger=ledger)  # closed: an unrecorded child is not kept

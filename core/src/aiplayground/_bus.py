@@ -59,7 +59,10 @@ class Subscription(AsyncIterator[Event]):
 
     def put(self, event: Event) -> None:
         """Queue an event if this subscriber wants it; called by the bus."""
-        if self._closed or self._resync or (self._kinds and not isinstance(event, self._kinds)):
+        if self._closed or (self._kinds and not isinstance(event, self._kinds)):
+            return
+        if self._resync:
+            self.dropped += 1  # the snapshot that is due covers it
             return
         self._queue(event)
         if len(self._pending) > self._maxsize:

@@ -258,8 +258,8 @@ def _leave_as(status: int) -> None:
 def main(argv: list[str]) -> None:
     """Run the guard; does not return.
 
-    `--fd N [--without NAME]... -- PROGRAM ARG...`, or `--end PID TOKEN` for a worker, which cannot
-    see to its own end.
+    `--fd N [--unset NAME | --set NAME=VALUE]... -- PROGRAM ARG...`, or `--end PID TOKEN` for a
+    worker, which cannot see to its own end.
     """
     if argv[0] == "--end":
         end_from_outside(int(argv[1]), argv[2])
@@ -267,8 +267,11 @@ def main(argv: list[str]) -> None:
     options = list(zip(argv[:split:2], argv[1:split:2], strict=True))
     lifeline = next(int(value) for name, value in options if name == "--fd")
     for name, value in options:
-        if name == "--without":  # what Python itself added on its way up (PEP 538)
+        if name == "--unset":
             os.environ.pop(value, None)
+        elif name == "--set":
+            key, _, setting = value.partition("=")
+            os.environ[key] = setting
     os.set_inheritable(lifeline, False)
     for name in _IGNORED:
         signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -70,11 +70,10 @@ class Inference:
         ]
 
     async def _models_of(self, service: Service) -> list[ModelInfo]:
-        route = service.ops.find("list_models")
-        if route is None or not service.info().set_up:
+        if not service.info().set_up:
             return []
         try:
-            models = await route.call(Context(service))
+            models = await service.ops.list_models()
         except AIPlaygroundError as error:
             # One backend that cannot list must not hide the models of the others.
             service.log.logger.warning("Its models cannot be listed: %s", error.message)
@@ -155,6 +154,7 @@ class Inference:
         """Turn texts into vectors."""
         service, model = await self.resolve(request.model)
         _check_capability(service, Capability.EMBEDDING)
+        _check_parameters(service, request)
         async with aclosing(self._run(service, "embed", request, model.name)) as items:
             async for item in items:
                 return item  # type: ignore[no-any-return]  # what the hook returns

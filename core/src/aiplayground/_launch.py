@@ -16,6 +16,8 @@ from .errors import FailureClass, ServiceFailed
 from .serving.protocol import PARENT_FD_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
+    import socket
+
     import httpx
 
     from ._ledger import Ledger
@@ -75,22 +77,28 @@ class Launcher:
 
     async def launch(self, spec: LaunchSpec, token: str) -> Launched:
         """Start the process; raises `ServiceFailed` when it cannot even be started."""
+        output = Output()
+        # Closed before anything else: a kept copy would make a dead worker's port accept and hang.
+        with self._bind(spec) as listener:
+            port = int(listener.getsockname()[1])
+            if _hands_over(spec):
+                process = await self._spawn(spec, token, output, port=port, fd=listener.fileno())
+                return Launched(process, port, output)
+        return Launched(await self._spawn(spec, token, output, port=port), port, output)
+
+    def _bind(self, spec: LaunchSpec) -> socket.socket:
         preferred = self.preferred_port if spec.primary else None
         fixed = self.fixed_port if spec.primary else None
-        hands_over = any("{fd}" in each for each in spec.argv) and os.name == "posix"
-        output = Output()
-        if not hands_over:
-            port = _ports.choose(preferred, fixed=fixed)
-            return Launched(await self._spawn(spec, token, output, port=port), port, output)
-        listener = _ports.bind(preferred, fixed=fixed)
         try:
-            port = listener.getsockname()[1]
-            fd = listener.fileno()
-            process = await self._spawn(spec, token, output, port=port, fd=fd)
-        finally:
-            # A kept copy would make a dead worker's port accept connections and hang.
-            listener.close()
-        return Launched(process, port, output)
+            return _ports.bind(preferred, fixed=fixed)
+        except OSError as error:
+            raise ServiceFailed(
+                f"{self.service}: no port for {spec.name}"
+                f"{f' at {fixed}' if fixed else ''}: {error.strerror or error}. Set another port: "
+                f"aipg config set services.{self.service}.port PORT",
+                failure=FailureClass.PORT_TAKEN,
+                details={"service": self.service, "port": fixed},
+            ) from error
 
     async def _spawn(
         self, spec: LaunchSpec, token: str, output: Output, *, port: int, fd: int | None = None
@@ -163,7 +171,7 @@ class Launcher:
             probe.cancel()
 
     async def _check_identity(self, launched: Launched, spec: LaunchSpec) -> None:
-        if any("{fd}" in each for each in spec.argv) and os.name == "posix":
+        if _hands_over(spec):
             return  # it listens on the very socket that we bound
         tree = await asyncio.to_thread(launched.process.tree)
         if await asyncio.to_thread(_ports.listener_in_tree, launched.port, tree) is False:
@@ -187,6 +195,11 @@ class Launcher:
             failure=FailureClass.TIMEOUT,
             details={"service": self.service, "log": list(launched.output.lines)[-20:]},
         )
+
+
+def _hands_over(spec: LaunchSpec) -> bool:
+    """Whether the worker gets a bound socket from us."""
+    return any("{fd}" in each for each in spec.argv) and os.name == "posix"
 
 
 def _fill(text: str, places: Mapping[str, str]) -> str:

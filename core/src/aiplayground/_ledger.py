@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -30,13 +29,12 @@ from ._identity import (
     marked_descendants,
     start_mark,
 )
+from ._locks import lock_new, remove, try_lock
 
 KILL_LIMIT = 2.0
 """Seconds to wait for killed leftovers to be gone."""
 
 _RECORDS = "ledger.jsonl"
-_LOCK = "lock"
-_LOCK_TRIES = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +58,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         """Create the folder and lock it. Raises OSError; BlockingIOError if it is in use."""
         self.folder = folder
-        self._lock = _lock_new(folder)
+        self._lock = lock_new(folder)
         self._live: set[int] = set()
         self._boot = boot_id()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -69,8 +67,8 @@ class Ledger:
     def record(self, pid: int, token: str) -> None:
         """Write down a child of ours that has just been started and is not reaped."""
         entry = {"pid": pid, "mark": start_mark(pid), "boot": self._boot, "token": token}
-        self._live.add(pid)
         self._append(entry)
+        self._live.add(pid)
 
     def forget(self, pid: int) -> None:
         """Strike out a child whose tree has ended."""
@@ -89,7 +87,7 @@ class Ledger:
         if self._live:
             _forks.close(self._lock)
         else:
-            _remove(self.folder, self._lock)
+            remove(self.folder, self._lock)
 
     def _append(self, entry: dict[str, Any]) -> None:
         # The line end comes first too, so that a torn line cannot spoil the next one.
@@ -106,7 +104,7 @@ def end_leftovers(runtime_root: Path) -> list[Leftover]:
     folders = sorted(runtime_root.iterdir()) if runtime_root.is_dir() else []
     for folder in folders:
         try:
-            lock = _try_lock(folder)
+            lock = try_lock(folder)
         except OSError:
             continue  # held by its living kernel, no folder, or removed meanwhile
         try:
@@ -118,7 +116,7 @@ def end_leftovers(runtime_root: Path) -> list[Leftover]:
         if any(outcome.outcome == "alive" for outcome in outcomes):
             _forks.close(lock)
         else:
-            _remove(folder, lock)
+            remove(folder, lock)
     return found
 
 
@@ -206,61 +204,3 @@ def _kill_group(pid: int, mark: float | None) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpgid(pid) == pid:
             os.killpg(pid, signal.SIGKILL)
-
-
-def _lock_new(folder: Path) -> int:
-    """Create and lock a kernel's own folder, against a cleaner that takes it for abandoned."""
-    for _ in range(_LOCK_TRIES):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            lock = _try_lock(folder)
-        except FileNotFoundError:
-            continue  # removed between the two
-        except BlockingIOError:
-            time.sleep(0.02)  # a cleaner finds nothing here and is quick
-            continue
-        if _is_at(lock, folder / _LOCK):
-            return lock
-        _forks.close(lock)
-    raise BlockingIOError(f"{folder} belongs to another kernel that is running; use another folder")
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _try_lock(folder: Path) -> int:
-    """Lock the folder at once or raise BlockingIOError; return the descriptor that holds it.
-
-    Not with filelock, which costs a kernel's start 40 ms of imports.
-    """
-    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            try:
-                msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-            except OSError as error:
-                raise BlockingIOError(*error.args) from None
-        else:
-            import fcntl
-
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(fd)
-        raise
-    _forks.close_in_forks(fd)
-    return fd
-
-
-def _remove(folder: Path, lock: int) -> None:
-    """Remove the folder while its lock is held; Windows cannot remove a file that is open."""
-    if sys.platform == "win32":
-        _forks.close(lock)
-    shutil.rmtree(folder, ignore_errors=True)
-    if sys.platform != "win32":
-        _forks.close(lock)

@@ -37,9 +37,19 @@ _FINISH = ("stop", "length", "tool_calls", "content_filter")
 async def chat(ctx: ServiceContext, request: ChatRequest) -> AsyncIterator[ChatChunk]:
     """Stream `POST /v1/chat/completions`."""
     body = request.model_dump(exclude_none=True, exclude_unset=True)
+    last: ChatChunk | None = None
     async with _stream(ctx, request.model, "/v1/chat/completions", body) as events:
         async for event in events:
-            yield _chat_chunk(event)
+            chunk = _chat_chunk(event)
+            if last is not None:
+                # The token counts follow in an event of their own: our last chunk has both.
+                last = last.model_copy(update={"usage": chunk.usage or last.usage})
+            elif chunk.finish_reason is not None:
+                last = chunk
+            else:
+                yield chunk
+    if last is not None:
+        yield last
 
 
 async def generate(ctx: ServiceContext, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
@@ -56,15 +66,18 @@ async def _complete(
     ctx: ServiceContext, request: CompletionRequest
 ) -> AsyncIterator[GenerateEvent]:
     body = request.model_dump(exclude_none=True, exclude_unset=True, exclude={"kind"})
+    last: GenerateEvent | None = None
     async with _stream(ctx, request.model, "/v1/completions", body) as events:
         async for event in events:
-            choice = _choice(event)
-            yield GenerateEvent(
-                kind="text",
-                text=choice.get("text") or "",
-                finish_reason=_finish(choice),
-                usage=_usage(event),
-            )
+            step = _completion_step(event)
+            if last is not None:
+                last = last.model_copy(update={"usage": step.usage or last.usage})
+            elif step.finish_reason is not None:
+                last = step
+            else:
+                yield step
+    if last is not None:
+        yield last
 
 
 async def embed(ctx: ServiceContext, request: EmbedRequest) -> Embeddings:
@@ -157,6 +170,16 @@ def _chat_chunk(event: Mapping[str, Any]) -> ChatChunk:
         finish_reason=_finish(choice),
         usage=_usage(event),
         model=event.get("model"),
+    )
+
+
+def _completion_step(event: Mapping[str, Any]) -> GenerateEvent:
+    choice = _choice(event)
+    return GenerateEvent(
+        kind="text",
+        text=choice.get("text") or "",
+        finish_reason=_finish(choice),
+        usage=_usage(event),
     )
 
 

@@ -8,6 +8,7 @@ end.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from .errors import (
 from .events import ServiceSetUpProgress
 from .middleware import LifecycleCall, Operation, compose_lifecycle
 from .policy import RestartPolicy
+from .specs import Health
 from .states import Runtime
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from ._router import Route
     from ._service import Service
     from .specs import LaunchSpec
+    from .types import ModelInfo
 
 START_PATIENCE = 10
 """A start may take this many times its time-out in all, however much progress it shows."""
@@ -121,12 +124,18 @@ class Operations:
 
     async def start(self, model: str | None) -> None:
         """Bring the backend up; what was launched is ended again when that fails."""
-        await self._end_workers()
+        await self._take_down()
         try:
             await self._through("start", partial(self._start, Context(self._service, model)))
         except BaseException:
-            await self._end_workers()
+            await self._take_down()
             raise
+
+    async def _take_down(self) -> None:
+        try:
+            await self._end_workers()
+        finally:
+            await self.residency.clear("stopped")
 
     async def _start(self, ctx: Context) -> None:
         route = self.find("start")
@@ -143,6 +152,8 @@ class Operations:
             return
         async with self._deadline("health", self._timeouts.hook):
             answer = await health.call(ctx)
+        if not isinstance(answer, Health):
+            raise health.wrong("a Health", answer)
         if not answer.ok:
             raise ServiceFailed(
                 f"{self._service.name} came up, but is not healthy: {answer.detail or 'no reason'}",
@@ -154,13 +165,14 @@ class Operations:
         if started is not None:
             started.cancel()
             await asyncio.wait({started}, timeout=self._timeouts.hook)
+        # Before the streams: from here on no request finds a model that it could use.
+        await self.residency.clear("stopped")
         self._service.streams.abort(self._stopped_under_request)
         try:
             if (route := self.find("stop")) is not None:
                 await self._through("stop", partial(self._stop, route))
         finally:
-            await self._end_workers()
-            self.residency.drop(self.residency.loaded, "stopped")
+            await self._take_down()
 
     async def _stop(self, route: Route) -> None:
         async with self._deadline("stop", self._timeouts.hook):
@@ -217,6 +229,19 @@ class Operations:
         self.installed = False
         await self.look()
 
+    async def list_models(self) -> Sequence[ModelInfo]:
+        """Ask the backend what it can serve; nothing if it has no way to say."""
+        from .types import ModelInfo
+
+        route = self.find("list_models")
+        if route is None:
+            return []
+        async with self._deadline("list_models", self._timeouts.hook):
+            models = await route.call(Context(self._service))
+        if not isinstance(models, Sequence) or not all(isinstance(m, ModelInfo) for m in models):
+            raise route.wrong("a list of ModelInfo", models)
+        return models
+
     async def health(self) -> Any:
         """Ask the backend how it is."""
         route = self.find("health")
@@ -228,6 +253,12 @@ class Operations:
     # Models -------------------------------------------------------------------------------
 
     async def _load(self, model: str) -> None:
+        if self._service.runtime is not Runtime.RUNNING:
+            # A stop or a crash came between the start that this load waited for and its turn.
+            raise ServiceNotAvailable(
+                f"{self._service.name} does not run any more. Try again.",
+                details={"service": self._service.name},
+            )
         await self._model_hook("load_model", model, self._timeouts.load)
 
     async def _unload(self, model: str) -> None:
@@ -274,7 +305,7 @@ class Operations:
         worker.launch()
         try:
             await worker.ready()
-        except AIPlaygroundError:
+        except BaseException:  # also a cancellation: by a stop, or because a load takes too long
             await self.end_worker(spec.name)
             raise
         return worker
@@ -284,7 +315,8 @@ class Operations:
         worker = self._service.workers.get(name)
         if worker is not None:
             await worker.end()
-            self._service.workers.pop(name, None)
+            if self._service.workers.get(name) is worker:
+                del self._service.workers[name]
 
     async def _end_workers(self) -> None:
         await asyncio.gather(*(self.end_worker(name) for name in list(self._service.workers)))

@@ -42,6 +42,8 @@ From inside it is exact: the subreaper loses nothing, and if the kernel is kille
 ending goes on. From outside, what forks at that moment escapes until it is swept up.
 """
 
+_CUT_LIMIT_NOW = 0.3  # at the interpreter's exit, for each child
+_KILL_LIMIT_NOW = 1.5
 _SWEEP_INTERVAL = 0.01
 _SWEEP_LIMIT = 1.0
 
@@ -63,6 +65,7 @@ class Process:
         self._kill_timer: asyncio.TimerHandle | None = None
         self._backstop: asyncio.TimerHandle | None = None
         self._snapshot: set[Marked] = set()
+        self._killing = False
         self._swept = False
         self._reader = OutputReader(spawned.output, on_line, self._settle)
         spawned.output = -1
@@ -126,13 +129,13 @@ class Process:
             ) from None
 
     def kill_now(self) -> None:
-        """End the tree without the loop, as for the interpreter's exit; waits at most 2 s."""
+        """End the tree without the loop, as for the interpreter's exit; blocks for 2 s at most."""
         popen = self._spawned.popen
         if popen.returncode is None:
             self._cut()
-            self._poll_until_exit(CUT_LIMIT)
+            self._poll_until_exit(_CUT_LIMIT_NOW)
             self._kill_tree()
-            self._poll_until_exit(2 - CUT_LIMIT)
+            self._poll_until_exit(_KILL_LIMIT_NOW)
             self._sweep_once()
         if self._loop.is_closed():  # else the loop sees the exit, and does the rest
             self.returncode = popen.returncode
@@ -163,7 +166,7 @@ class Process:
         return total
 
     def _begin_ending(self, grace: float) -> None:
-        if self._spawned.popen.returncode is not None:
+        if self._killing or self._spawned.popen.returncode is not None:
             return
         if self._kill_timer is None and grace > 0:
             self._snapshot.update(marked_descendants(self.pid))
@@ -185,6 +188,7 @@ class Process:
         self._spawned.cut()
 
     def _cut_then_kill(self) -> None:
+        self._killing = True
         self._cut()
         self._kill_timer = self._loop.call_later(CUT_LIMIT, self._kill_tree)
 
@@ -235,6 +239,6 @@ class Process:
             return
         if self._backstop is not None:
             self._backstop.cancel()
-        self._spawned.release()
         if not self._done.done():
             self._done.set_result(self.returncode)
+        self._spawned.release()  # may raise, if the ledger's disk is full: nobody waits any more

@@ -21,6 +21,10 @@ Change = Callable[[str, str | None], None]
 """Called with a model and None when it was loaded, the reason when it was unloaded."""
 
 
+CANCEL_WAIT = 5.0
+"""Seconds that a load or unload may take to end once it is cancelled."""
+
+
 class _State(StrEnum):
     LOADING = "loading"
     READY = "ready"
@@ -90,9 +94,7 @@ class Residency:
         try:
             yield
         finally:
-            entry.busy -= 1
-            entry.last_used = time.monotonic()
-            self._released.set()
+            self._let_go(entry)
 
     async def ensure(self, model: str) -> None:
         """Bring a model into memory."""
@@ -101,19 +103,14 @@ class Residency:
 
     async def release(self, model: str, reason: str = "asked") -> None:
         """Unload a model that nobody uses; raise `ServiceNotAvailable` while it is busy."""
-        entry = self._entries.get(model)
-        if entry is None:
-            return
-        if entry.state is _State.READY and entry.busy:
-            raise ServiceNotAvailable(
-                f"{self._service}: {model} is in use by {entry.busy} request(s). "
-                f"Wait for them, or stop the service.",
-                details={"service": self._service, "model": model, "busy": entry.busy},
-            )
-        if entry.state is _State.READY:
-            self._begin_unload(entry, self._unload_in_turn, reason)
-        if entry.task is not None:
-            await asyncio.shield(entry.task)
+        while (entry := self._entries.get(model)) is not None:
+            if entry.busy and entry.state is not _State.UNLOADING:
+                raise self._in_use(entry)
+            loading = entry.state is _State.LOADING
+            task = entry.task or self._begin_unload(entry, self._unload_in_turn(entry, reason))
+            await asyncio.wait({task})
+            if not loading and not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     def adopt(self, model: str) -> None:
         """Note a model that came up with its worker."""
@@ -130,28 +127,62 @@ class Residency:
                 del self._entries[model]
                 self._changed(model, reason)
 
-    async def close(self) -> None:
-        """Forget everything and end what is under way."""
-        tasks = [each.task for each in self._entries.values() if each.task is not None]
+    async def clear(self, reason: str) -> None:
+        """Forget everything and end what is under way: the service stops."""
+        entries, self._entries = self._entries, {}
+        tasks = {each.task for each in entries.values() if each.task is not None}
         if self._reaper is not None:
-            tasks.append(self._reaper)
-        self._entries.clear()
+            tasks.add(self._reaper)
         for task in tasks:
             task.cancel()
+        for entry in entries.values():
+            if entry.state is not _State.LOADING:
+                self._changed(entry.model, reason)
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=CANCEL_WAIT)
 
     async def _acquire(self, model: str) -> _Entry:
         while True:
-            entry = self._entries.get(model)
-            if entry is not None and entry.state is _State.READY:
-                entry.busy += 1
+            entry = self._entries.get(model) or self._begin_load(model)
+            if entry.state is _State.UNLOADING and entry.task is not None:
+                await asyncio.wait({entry.task})
+                continue
+            # Claimed before it is loaded: between its load and its first job nothing evicts it.
+            entry.busy += 1
+            try:
+                await self._finished(entry)
+            except BaseException:
+                self._let_go(entry)
+                raise
+            if self._entries.get(model) is entry:
                 return entry
-            if entry is None:
-                entry = self._begin_load(model)
-            if entry.task is not None:
-                # Shielded: the load is shared by all who wait, and goes on without any of them.
-                await asyncio.shield(entry.task)
+            self._let_go(entry)  # its worker went away as soon as it was loaded
+
+    async def _finished(self, entry: _Entry) -> None:
+        """Wait for a load, which is shared by all who wait and goes on without any of them."""
+        task = entry.task
+        if entry.state is not _State.LOADING or task is None:
+            return
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise ServiceNotAvailable(
+                f"{self._service} was stopped while it loaded {entry.model}.",
+                details={"service": self._service, "model": entry.model},
+            )
+        if (error := task.exception()) is not None:
+            raise error
+
+    def _let_go(self, entry: _Entry) -> None:
+        entry.busy -= 1
+        entry.last_used = time.monotonic()
+        self._released.set()
+
+    def _in_use(self, entry: _Entry) -> ServiceNotAvailable:
+        return ServiceNotAvailable(
+            f"{self._service}: {entry.model} is in use by {entry.busy} request(s). "
+            f"Wait for them, or stop the service.",
+            details={"service": self._service, "model": entry.model, "busy": entry.busy},
+        )
 
     def _begin_load(self, model: str) -> _Entry:
         entry = self._entries[model] = _Entry(model, _State.LOADING)
@@ -161,10 +192,10 @@ class Residency:
         return entry
 
     async def _run_load(self, entry: _Entry) -> None:
+        deadline = time.monotonic() + self._patience
         try:
-            async with self._one_at_a_time:
-                await self._make_room(entry)
-                await self._load(entry.model)
+            while not await self._load_if_room(entry):
+                await self._wait_for_room(entry.model, deadline)
         except BaseException:
             self._forget(entry)
             raise
@@ -173,20 +204,28 @@ class Residency:
         self._changed(entry.model, None)
         self._watch_idle()
 
-    async def _make_room(self, incoming: _Entry) -> None:
-        deadline = time.monotonic() + self._patience
-        while len(residents := self._residents(incoming)) >= self._limit:
+    async def _load_if_room(self, entry: _Entry) -> bool:
+        async with self._one_at_a_time:
+            # Cleared before looking, waited for after: what is released in between is not missed.
             self._released.clear()
-            victim = policy.to_evict(residents, self._limit)
-            if victim is not None:
-                task = self._begin_unload(self._entries[victim], self._run_unload, "evicted")
+            while len(residents := self._residents(entry)) >= self._limit:
+                name = policy.to_evict(residents, self._limit)
+                if name is None:
+                    return False
+                victim = self._entries[name]
+                task = self._begin_unload(victim, self._run_unload(victim, "evicted"))
                 await asyncio.wait({task})
-                continue
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    await self._released.wait()
-            except TimeoutError:
-                raise self._no_room(incoming.model) from None
+                self._released.clear()
+            await self._load(entry.model)
+            return True
+
+    async def _wait_for_room(self, model: str, deadline: float) -> None:
+        # Without the lock: what would make room may itself be an unload that waits for its turn.
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._released.wait()
+        except TimeoutError:
+            raise self._no_room(model) from None
 
     def _no_room(self, model: str) -> ServiceNotAvailable:
         return ServiceNotAvailable(
@@ -208,18 +247,26 @@ class Residency:
         ]
 
     def _begin_unload(
-        self, entry: _Entry, unload: Callable[[_Entry, str], Coroutine[Any, Any, None]], reason: str
+        self, entry: _Entry, unload: Coroutine[Any, Any, None]
     ) -> asyncio.Task[None]:
-        entry.state = _State.UNLOADING
-        entry.task = task = asyncio.create_task(unload(entry, reason), name=f"unload {entry.model}")
+        entry.task = task = asyncio.create_task(unload, name=f"unload {entry.model}")
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return task
 
     async def _unload_in_turn(self, entry: _Entry, reason: str) -> None:
-        async with self._one_at_a_time:
-            await self._run_unload(entry, reason)
+        """Unload once no load is under way; it counts as loaded, and can be used, until then."""
+        try:
+            async with self._one_at_a_time:
+                if self._entries.get(entry.model) is not entry:
+                    return
+                if entry.busy:
+                    raise self._in_use(entry)
+                await self._run_unload(entry, reason)
+        finally:
+            entry.task = None
 
     async def _run_unload(self, entry: _Entry, reason: str) -> None:
+        entry.state = _State.UNLOADING
         try:
             await self._unload(entry.model)
         finally:
@@ -240,13 +287,19 @@ class Residency:
     async def _reap(self) -> None:
         """Unload what nobody uses; ends when there is nothing left to watch."""
         while self._entries:
-            now = time.monotonic()
-            for model in policy.expired(self._residents(), now, self._idle_timeout):
-                self._begin_unload(self._entries[model], self._unload_in_turn, "idle")
-            wait = policy.next_expiry(self._residents(), now, self._idle_timeout)
+            for model in policy.expired(self._idle(), time.monotonic(), self._idle_timeout):
+                entry = self._entries.get(model)
+                if entry is not None and entry.task is None and not entry.busy:
+                    unload = self._unload_in_turn(entry, "idle")
+                    await asyncio.wait({self._begin_unload(entry, unload)})
             self._released.clear()
+            wait = policy.next_expiry(self._idle(), time.monotonic(), self._idle_timeout)
             try:
                 async with asyncio.timeout(wait if wait is not None else self._idle_timeout):
                     await self._released.wait()
             except TimeoutError:
                 continue
+
+    def _idle(self) -> list[policy.Resident]:
+        """The models that may expire: not those whose unloading waits for its turn."""
+        return [each for each in self._residents() if self._entries[each.model].task is None]

@@ -49,6 +49,9 @@ class Route:
         """Call a plain hook."""
         try:
             return self._invoke(args)
+        except AIPlaygroundError as error:
+            self.sign(error)
+            raise
         except Exception as error:
             raise self.blame(error) from error
 
@@ -62,6 +65,9 @@ class Route:
                     raise self.wrong("a coroutine", returned)
                 returned = steps_of(returned)
             return (yield from watched(returned, self._blocked))
+        except AIPlaygroundError as error:
+            self.sign(error)
+            raise
         except Exception as error:
             raise self.blame(error) from error
 
@@ -81,27 +87,41 @@ class Route:
                 except StopAsyncIteration:
                     return
                 yield item
+        except AIPlaygroundError as error:
+            self.sign(error)
+            raise
         except Exception as error:
             raise self.blame(error) from error
         finally:
             if hasattr(source, "aclose"):
-                await source.aclose()
+                await self._close(source)
+
+    async def _close(self, source: Any) -> None:
+        try:
+            await source.aclose()
+        except AIPlaygroundError as error:
+            self.sign(error)
+            raise
+        except Exception as error:
+            raise self.blame(error) from error
 
     def wrong(self, expected: str, got: Any) -> PluginError:
         """Describe a hook that returned something of another kind."""
         if inspect.iscoroutine(got):
             got.close()
         return PluginError(
-            f"the hook returned {type(got).__name__} where {expected} is due.",
+            f"{self.plugin}: hook '{self.hook}' returned {type(got).__name__} where {expected} "
+            f"is due. This is a defect of the plugin; update or uninstall it.",
             details={"plugin": self.plugin, "hook": self.hook},
         )
 
-    def blame(self, error: Exception) -> AIPlaygroundError:
-        """Give an error the plugin's name and the hook's."""
-        if isinstance(error, AIPlaygroundError):
-            error.details.setdefault("plugin", self.plugin)
-            error.details.setdefault("hook", self.hook)
-            return error
+    def sign(self, error: AIPlaygroundError) -> None:
+        """Give an error of ours the plugin's name and the hook's."""
+        error.details.setdefault("plugin", self.plugin)
+        error.details.setdefault("hook", self.hook)
+
+    def blame(self, error: Exception) -> PluginError:
+        """Turn what is no error of ours into one that names the plugin and the hook."""
         return PluginError(
             f"{self.plugin}: hook '{self.hook}' raised {type(error).__name__}: {error}. "
             f"This is a defect of the plugin; its log has the traceback.",

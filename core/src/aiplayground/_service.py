@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Waiter = asyncio.Future[None]
 
+END_LIMIT = 2.0
+"""Seconds that the tasks of a service may take to end once they are cancelled."""
+
 
 class Service:
     """One backend as the kernel runs it."""
@@ -58,9 +61,12 @@ class Service:
         self._install_waiters: list[Waiter] = []
         self._job: asyncio.Task[None] | None = None
         self._install_job: asyncio.Task[None] | None = None
+        self._removing = False
+        self._primary_heard: Runtime | None = None
         self._wanted_model: str | None = None
         self._inbox: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._asking: set[Waiter] = set()
         self._closed = False
         self.started_at = 0.0
 
@@ -98,20 +104,38 @@ class Service:
 
     async def close(self) -> None:
         """Stop everything and end the task; the service is of no use afterwards."""
-        if self._task is None:
+        if self._task is None or self._closed:
             return
-        if self._install_job is not None:
-            await self.cancel_set_up()
-        await self.stop()
-        self._closed = True
-        await self.ops.residency.close()
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        self._closed = True  # from here on only what ends something is accepted
+        try:
+            await self._end(self._on_cancel_set_up)
+            await self._end(self._on_stop)
+        finally:
+            await self._end_tasks()
+
+    async def _end_tasks(self) -> None:
+        """End the tasks: only the writer is left, unless the service did not stop in time."""
+        for waiter in list(self._asking):
+            if not waiter.done():
+                waiter.set_exception(self._shut_down())
+        jobs = {each for each in (self._task, self._job, self._install_job) if each is not None}
+        for job in jobs:
+            job.cancel()
+        # Before the workers are killed: theirs would restart what is killed.
+        ending = [asyncio.ensure_future(each.end()) for each in self.workers.values()]
+        self.kill_now()
+        await asyncio.wait({*jobs, *ending}, timeout=END_LIMIT)
+        await self.ops.residency.clear("stopped")
 
     def kill_now(self) -> None:
         """End every worker at once, without the event loop."""
         for worker in list(self.workers.values()):
             worker.kill_now()
+
+    @property
+    def runtime(self) -> Runtime:
+        """What of it runs."""
+        return self._runtime
 
     def info(self) -> ServiceInfo:
         """Where the service stands, as values."""
@@ -148,10 +172,18 @@ class Service:
 
     async def _ask(self, handler: Callable[..., None], *args: Any) -> None:
         if self._closed or self._task is None:
-            raise ServiceNotAvailable(f"{self.name}: the kernel is shut down.")
+            raise self._shut_down()
+        await self._end(handler, *args)
+
+    async def _end(self, handler: Callable[..., None], *args: Any) -> None:
         waiter: Waiter = asyncio.get_running_loop().create_future()
+        self._asking.add(waiter)
+        waiter.add_done_callback(self._asking.discard)
         self._post(handler, waiter, *args)
         await waiter
+
+    def _shut_down(self) -> ServiceNotAvailable:
+        return ServiceNotAvailable(f"{self.name}: the kernel is shut down or shutting down.")
 
     def _post(self, handler: Callable[..., None], *args: Any) -> None:
         self._inbox.put_nowait(partial(handler, *args))
@@ -177,9 +209,10 @@ class Service:
                 waiter.set_exception(error)
 
     def _fail_all(self, error: Exception) -> None:
-        failure = PluginError(f"{self.name}: {error}")
+        failure = PluginError(f"{self.name}: {type(error).__name__}: {error}")
         for waiters in (self._start_waiters, self._stop_waiters, self._install_waiters):
-            self._settle(waiters, failure)
+            waiters.clear()
+        self._settle(list(self._asking), failure)
 
     def _begin(
         self, work: Coroutine[Any, Any, None], then: Callable[[asyncio.Task[None]], None]
@@ -191,6 +224,9 @@ class Service:
     # Start and stop -----------------------------------------------------------------------
 
     def _on_start(self, waiter: Waiter, model: str | None) -> None:
+        if self._closed:
+            self._settle([waiter], self._shut_down())
+            return
         if self._install_job is None and not is_set_up(self._installation):
             self._settle([waiter], self._not_set_up())
             return
@@ -202,9 +238,19 @@ class Service:
         self._wanted_model = model
         if self._runtime is Runtime.BACKOFF and self.ops.primary is not None:
             self.ops.primary.retry_now()
-        elif self._runtime in (Runtime.STOPPED, Runtime.FAILED) and self._install_job is None:
+        else:
+            self._start_if_wanted()
+
+    def _start_if_wanted(self) -> None:
+        """Begin a start unless one is under way, or follows the stop or the installation."""
+        if self._desired is not Desired.UP or not self._start_waiters:
+            return
+        if self._install_job is not None or self._runtime not in (Runtime.STOPPED, Runtime.FAILED):
+            return
+        if is_set_up(self._installation):
             self._begin_start()
-        # Otherwise a start is under way, or follows the stop or the installation.
+        else:
+            self._settle(self._start_waiters, self._not_set_up())
 
     def _not_set_up(self) -> ServiceNotAvailable:
         why = f" ({self._error.message})" if self._error else ""
@@ -217,6 +263,7 @@ class Service:
         self._start_tried = True
         self.started_at = time.monotonic()
         self._error = None
+        self._primary_heard = None
         self._set_runtime(Runtime.STARTING)
         self._job = self._begin(self.ops.start(self._wanted_model), self._on_started)
 
@@ -225,11 +272,16 @@ class Service:
             return  # a stop came in between; it has dealt with this job
         self._job = None
         error = outcome(job)
-        if error is None:
-            self._set_runtime(Runtime.RUNNING)
-            self._settle(self._start_waiters)
-        else:
+        if error is not None:
+            self._log_defect(error)
             self._fail(error)
+        else:
+            # It may have crashed again by now, and what was heard of that is not said twice.
+            self._follow(self._primary_heard or Runtime.RUNNING)
+
+    def _log_defect(self, error: AIPlaygroundError) -> None:
+        if isinstance(error, PluginError):
+            self.log.logger.error("%s", error.message, exc_info=error)
 
     def _fail(self, error: AIPlaygroundError) -> None:
         self._error = error
@@ -238,6 +290,8 @@ class Service:
 
     def _on_stop(self, waiter: Waiter) -> None:
         self._desired = Desired.DOWN
+        if self._installation is not Installation.BROKEN:
+            self._error = None
         self._settle(
             self._start_waiters,
             ServiceNotAvailable(f"{self.name} was stopped.", details={"service": self.name}),
@@ -255,11 +309,11 @@ class Service:
         self._job = None
         error = outcome(job)
         if error is not None:
+            self._log_defect(error)
             self._error = error
         self._set_runtime(Runtime.STOPPED)
         self._settle(self._stop_waiters)
-        if self._desired is Desired.UP and self._start_waiters:
-            self._begin_start()
+        self._start_if_wanted()
 
     # Workers ------------------------------------------------------------------------------
 
@@ -274,8 +328,10 @@ class Service:
             self._on_exit(worker, exit_code)
         if state is Runtime.RUNNING and worker.model is not None:
             self.ops.residency.adopt(worker.model)
+        if worker.primary:
+            self._primary_heard = state
         if worker.primary and self._job is None:
-            self._follow(worker, state)
+            self._follow(state)
         else:
             self.host.announce(self.name)
 
@@ -289,16 +345,22 @@ class Service:
             )
         )
 
-    def _follow(self, primary: Worker, state: Runtime) -> None:
+    def _follow(self, state: Runtime) -> None:
         """The primary worker decides whether the service runs."""
+        primary = self.ops.primary
+        error = primary.error if primary is not None else None
         if state is Runtime.FAILED:
-            self._fail(primary.error or ServiceNotAvailable(f"{self.name}: it gave up."))
+            self._fail(error or ServiceNotAvailable(f"{self.name}: it gave up."))
         elif state in (Runtime.BACKOFF, Runtime.STARTING):
-            self._error = primary.error
-            self._set_runtime(state)
+            self._error = error
+            if self._runtime is Runtime.RUNNING and state is Runtime.STARTING:
+                self._set_runtime(Runtime.BACKOFF)  # the plugin replaces its primary worker
+            if self._runtime is not state:
+                self._set_runtime(state)
         elif state is Runtime.RUNNING:
             self._error = None
-            self._set_runtime(Runtime.RUNNING)
+            if self._runtime is not state:
+                self._set_runtime(state)
             self._settle(self._start_waiters)
 
     def model_changed(self, model: str, reason: str | None) -> None:
@@ -312,6 +374,9 @@ class Service:
     # Installation -------------------------------------------------------------------------
 
     def _on_set_up(self, waiter: Waiter) -> None:
+        if self._closed or (self._install_job is not None and self._removing):
+            self._settle([waiter], self._shut_down() if self._closed else self._busy("removed"))
+            return
         self._install_waiters.append(waiter)
         if self._install_job is not None:
             return
@@ -320,7 +385,7 @@ class Service:
         self._install_job = self._begin(self.ops.set_up(), self._on_set_up_done)
 
     def _on_cancel_set_up(self, waiter: Waiter) -> None:
-        if self._install_job is None:
+        if self._install_job is None or (self._removing and not self._closed):
             self._settle([waiter])
             return
         self._install_job.cancel()
@@ -330,17 +395,12 @@ class Service:
     def _on_set_up_done(self, job: asyncio.Task[None]) -> None:
         self._install_job = None
         error = outcome(job)
-        self._error = error
+        self._error = None if job.cancelled() else error
+        if self._error is not None:
+            self.log.logger.error("The set-up failed: %s", self._error.message, exc_info=error)
         self._set_installation(self._after_set_up(error, cancelled=job.cancelled()))
         self._settle(self._install_waiters, error)
-        if self._desired is Desired.UP and self._start_waiters:
-            if is_set_up(self._installation) and self._runtime in (
-                Runtime.STOPPED,
-                Runtime.FAILED,
-            ):
-                self._begin_start()
-            elif not is_set_up(self._installation):
-                self._settle(self._start_waiters, self._not_set_up())
+        self._start_if_wanted()
 
     def _after_set_up(self, error: BaseException | None, *, cancelled: bool) -> Installation:
         if error is None or (self.ops.installed and self._installation is Installation.UPGRADING):
@@ -350,17 +410,32 @@ class Service:
         return Installation.BROKEN
 
     def _on_uninstall(self, waiter: Waiter) -> None:
+        if self._closed or (self._install_job is not None and not self._removing):
+            self._settle([waiter], self._shut_down() if self._closed else self._busy("set up"))
+            return
+        if self._runtime is not Runtime.STOPPED:
+            self._settle([waiter], self._busy("started"))
+            return
         self._install_waiters.append(waiter)
         if self._install_job is None:
+            self._removing = True
             self._install_job = self._begin(self.ops.uninstall(), self._on_uninstalled)
+
+    def _busy(self, doing: str) -> ServiceNotAvailable:
+        return ServiceNotAvailable(
+            f"{self.name} is being {doing}. Wait for that to end, then try again.",
+            details={"service": self.name},
+        )
 
     def _on_uninstalled(self, job: asyncio.Task[None]) -> None:
         self._install_job = None
+        self._removing = False
         error = outcome(job)
         self._error = error
         if not self.ops.installed and self._installation is not Installation.ABSENT:
             self._set_installation(Installation.ABSENT)
         self._settle(self._install_waiters, error)
+        self._start_if_wanted()
 
 
 def outcome(job: asyncio.Task[None]) -> AIPlaygroundError | None:

@@ -155,6 +155,7 @@ def _spawn_posix(
 def guard_command(argv: Sequence[str], env: Mapping[str, str], lifeline: int) -> list[str]:
     """Return the command line that runs `argv` under the guard."""
     python = [sys.executable, "-I", "-S", _guard.__file__, "--fd", str(lifeline)]
-    # Python sets it on its way up in the C locale (PEP 538); the program is to see exactly `env`.
-    coerced = [] if "LC_CTYPE" in env else ["--without", "LC_CTYPE"]
-    return [*python, *coerced, "--", *argv]
+    # Python changes it on its way up in the C locale (PEP 538); the program is to see its `env`.
+    given = env.get("LC_CTYPE")
+    locale = ["--unset", "LC_CTYPE"] if given is None else ["--set", f"LC_CTYPE={given}"]
+    return [*python, *locale, "--", *argv]

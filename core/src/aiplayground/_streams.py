@@ -18,40 +18,49 @@ class _Stream:
     error, the way `asyncio.timeout` does. Nothing is paid for it between items.
     """
 
-    __slots__ = ("_error", "_task")
+    __slots__ = ("_cancelled_for", "_error", "_task")
 
     def __init__(self) -> None:
         self._task: asyncio.Task[Any] | None = None
         self._error: AIPlaygroundError | None = None
+        self._cancelled_for: AIPlaygroundError | None = None
 
     def abort(self, error: AIPlaygroundError) -> None:
         """End the answer with this error, at once if its consumer is waiting."""
         if self._error is None:
             self._error = error
-            if self._task is not None:
-                self._task.cancel()
+            if self._task is not None and self._task.cancel():
+                self._cancelled_for = error
 
     async def next(self, source: AsyncGenerator[Any, None], patience: float) -> Any:
         """Return the next item, waiting at most `patience` seconds for it."""
         if self._error is not None:
             raise self._error
         self._task = task = asyncio.current_task()
+        cancelling = task.cancelling() if task is not None else 0
+        deadline = asyncio.timeout(patience)
         try:
-            async with asyncio.timeout(patience):
+            async with deadline:
                 return await anext(source)
-        except asyncio.CancelledError:
-            # More than our own cancellation: the consumer itself was cancelled too.
-            if self._error is None or task is None or task.uncancel() > 0:
-                raise
-            raise self._error from None
         except TimeoutError:
-            raise ServiceFailed(
-                f"The engine sent nothing for {patience:.0f} s; the answer was given up. "
-                f"If the model is slow, raise the setting 'timeouts.answer'.",
-                failure=FailureClass.TIMEOUT,
-            ) from None
+            if not deadline.expired():
+                raise  # a time-out of somebody else's
+            raise _too_slow(patience) from None
         finally:
             self._task = None
+            error = self._cancelled_for
+            # Our own cancellation, whatever the source made of it. Were it more than that, the
+            # consumer itself was cancelled too, and stays so.
+            if error is not None and task is not None and task.uncancel() <= cancelling:
+                raise error from None
+
+
+def _too_slow(patience: float) -> ServiceFailed:
+    return ServiceFailed(
+        f"The engine sent nothing for {patience:.0f} s; the answer was given up. "
+        f"If the model is slow, raise the setting 'timeouts.answer'.",
+        failure=FailureClass.TIMEOUT,
+    )
 
 
 class Streams:

@@ -58,6 +58,8 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
         self._changed: list[asyncio.Future[None]] = []
         self._skip_wait = asyncio.Event()
+        self._ending = False
+        self._running_since: float | None = None
 
     @property
     def name(self) -> str:
@@ -102,6 +104,8 @@ class Worker:
     def launch(self) -> None:
         """Begin the worker's life; `ready` waits for it."""
         self._task = asyncio.create_task(self._run(), name=f"worker {self.name}")
+        # Also when it is cancelled before its first step, or by a defect: nobody waits for ever.
+        self._task.add_done_callback(lambda _: self._tell_changed())
 
     async def ready(self) -> None:
         """Wait until the worker answers; raise why it does not when it gave up."""
@@ -128,14 +132,22 @@ class Worker:
         self._skip_wait.set()
 
     async def end(self) -> None:
-        """End the process and all that it started; returns when they are gone."""
-        task, self._task = self._task, None
+        """End the process and all that it started; returns when they are gone.
+
+        Any number of callers share one ending, and it goes on when one of them is cancelled.
+        """
+        task = self._task
         if task is None:
             return
-        task.cancel()
+        if not self._ending:
+            self._ending = True
+            task.cancel()
         await asyncio.wait({task})
-        if not task.cancelled() and task.exception() is not None:
-            raise task.exception()  # type: ignore[misc]  # it is not None, as just tested
+        if self._launched is not None:
+            # The cancellation may have come while the task itself was ending the process.
+            await self._launched.process.end(self._launcher.grace)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
     def kill_now(self) -> None:
         """End the process at once, without the event loop."""
@@ -149,17 +161,19 @@ class Worker:
 
     def _set(self, state: Runtime, exit_code: int | None = None) -> None:
         self.state = check_transition(self.name, RUNTIME, self.state, state)
+        self._tell_changed()
+        self._report(self, state, exit_code)
+
+    def _tell_changed(self) -> None:
         waiting, self._changed = self._changed, []
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
-        self._report(self, state, exit_code)
 
     async def _run(self) -> None:
         failures = 0
         try:
             while True:
-                began = time.monotonic()
                 first = self.restarts == 0
                 exit_code = await self._live()
                 if first and self.state is Runtime.STARTING:
@@ -168,7 +182,7 @@ class Worker:
                     return
                 # It comes back with what its launch names, whatever it had loaded since.
                 self.lost_model, self.model = self.model, self.spec.model
-                failures = self._restart.count(failures, time.monotonic() - began)
+                failures = self._restart.count(failures, self._ran_for())
                 delay = self._restart.delay(failures, random.random())
                 if delay is None:
                     self._set(Runtime.FAILED, exit_code)
@@ -176,6 +190,9 @@ class Worker:
                 self.restarts += 1
                 self._set(Runtime.BACKOFF, exit_code)
                 await self._pause(delay)
+        except TimeoutError as error:  # even SIGKILL did not end the process
+            self.error = self._defect(error)
+            self._set(Runtime.FAILED)
         finally:
             self._stopped()
 
@@ -185,6 +202,11 @@ class Worker:
         if self.state is not Runtime.STOPPING:
             self._set(Runtime.STOPPING)
         self._set(Runtime.STOPPED)
+
+    def _ran_for(self) -> float:
+        """How long it was ready, in seconds: a long way up is no sign of stability."""
+        since = self._running_since
+        return time.monotonic() - since if since is not None else 0.0
 
     async def _pause(self, delay: float) -> None:
         self._skip_wait.clear()
@@ -196,16 +218,20 @@ class Worker:
 
     async def _live(self) -> int | None:
         """Launch, wait until ready, watch until gone; return the exit code, `error` says why."""
+        self._running_since = None
         self._set(Runtime.STARTING)
         launched: Launched | None = None
         try:
             launched = self._launched = await self._launcher.launch(self.spec, self.token)
             await self._launcher.wait_ready(launched, self.spec)
             self.error = None
+            self._running_since = time.monotonic()
             self._set(Runtime.RUNNING)
             self.error = await self._watch(launched)
         except ServiceFailed as error:
             self.error = error
+        except Exception as error:  # noqa: BLE001  # a worker that is not watched must not seem to run
+            self.error = self._defect(error)
         finally:
             if launched is not None:
                 await launched.process.end(self._launcher.grace)
@@ -229,6 +255,14 @@ class Worker:
         cpu = 0.0 if ok else await asyncio.to_thread(launched.process.cpu_seconds)
         return liveness.observe(
             now=time.monotonic(), wall=time.time(), ok=ok, cpu=cpu, lines=launched.output.count
+        )
+
+    def _defect(self, error: Exception) -> ServiceFailed:
+        return ServiceFailed(
+            f"{self._launcher.service}: {self.name} could not be supervised: "
+            f"{type(error).__name__}: {error}",
+            failure=FailureClass.PLUGIN,
+            details={"service": self._launcher.service, "worker": self.name},
         )
 
     def _hung(self, launched: Launched) -> ServiceFailed:

@@ -11,8 +11,8 @@ import atexit
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -24,19 +24,16 @@ from ._loader import PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog
 from ._router import Router
 from ._service import Service
-from .errors import (
-    AIPlaygroundError,
-    PluginError,
-    ServiceNotAvailable,
-    suggest,
-)
+from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
 from .paths import Paths
 from .settings import KernelSettings, Layers, load_layers
+from .states import Runtime
 
 if TYPE_CHECKING:
     import httpx
 
+    from .models import ModelProblem
     from .specs import Device, Health
     from .status import ServiceInfo
     from .types import (
@@ -95,6 +92,7 @@ class Kernel:
         self._stack = AsyncExitStack()
         self._http: httpx.AsyncClient | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._opened = False
         self._open = False
         self._closing = False
 
@@ -109,9 +107,13 @@ class Kernel:
 
     async def open(self) -> None:
         """Come up: folders, leftovers of kernels that died, services (none is started)."""
+        if self._opened:
+            raise RuntimeError("A kernel opens once. Make a new one: `async with Kernel() as kernel`.")
+        self._opened = True
         try:
             await self._come_up()
         except BaseException:
+            await asyncio.gather(*(service.close() for service in self._services.values()))
             await self._stack.aclose()
             raise
         self._open = True
@@ -172,15 +174,21 @@ class Kernel:
         if not self._open or self._closing:
             return
         self._closing = True
-        self._bus.publish(KernelStopping())
-        await self._drain()
-        unfinished = await self._stop_services()
-        for task in list(self._background):
-            task.cancel()
-        self._bus.publish(KernelStopped(unfinished=tuple(unfinished)))
-        self._bus.close()
-        await self._stack.aclose()
-        self._open = False
+        unfinished: list[str] = []
+        try:
+            self._bus.publish(KernelStopping())
+            await self._drain()
+            unfinished = await self._stop_services()
+        except BaseException:
+            self._at_exit()  # cancelled in the middle: what still runs has no owner any more
+            raise
+        finally:
+            for task in list(self._background):
+                task.cancel()
+            self._bus.publish(KernelStopped(unfinished=tuple(unfinished)))
+            self._bus.close()
+            await self._stack.aclose()
+            self._open = False
 
     async def _drain(self) -> None:
         waiting = [
@@ -196,15 +204,19 @@ class Kernel:
         """Stop in reverse order of starting; a slow one does not keep the others up."""
         deadline = time.monotonic() + self.settings.timeouts.shutdown
         order = sorted(self._services.values(), key=lambda each: each.started_at, reverse=True)
+        idle = [each for each in order if each.runtime is Runtime.STOPPED]
+        await asyncio.gather(*(each.close() for each in idle))
+        order = [each for each in order if each not in idle]
         unfinished = []
-        for service in order:
+        for place, service in enumerate(order):
+            # Its share of what is left: a slow one does not use up the time of the others.
+            left = (deadline - time.monotonic()) / (len(order) - place)
             try:
-                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                async with asyncio.timeout(max(0.1, left)):
                     await service.close()
             except TimeoutError:
                 unfinished.append(service.name)
-                service.log.logger.error("It did not stop in time and is killed.")
-                service.kill_now()
+                service.log.logger.error("It did not stop in time and was killed.")
         return unfinished
 
     def _at_exit(self) -> None:
@@ -224,6 +236,7 @@ class Kernel:
 
     async def start(self, service: str, model: str | None = None) -> ServiceInfo:
         """Start a service; with `model`, bring that into memory as well."""
+        self._refuse_when_closing()
         found = self._find(service)
         if model is None:
             await found.start()
@@ -244,6 +257,7 @@ class Kernel:
 
     async def set_up(self, service: str) -> ServiceInfo:
         """Install a service's engine; progress arrives as `ServiceSetUpProgress` events."""
+        self._refuse_when_closing()
         found = self._find(service)
         await found.set_up()
         return found.info()
@@ -282,6 +296,10 @@ class Kernel:
         """List every model that a backend which is set up can serve now."""
         return await self._inference.models()
 
+    async def model_problems(self) -> tuple[ModelProblem, ...]:
+        """List the files in the model folders that cannot be used, each with why."""
+        return (await self._host.library.scan()).problems
+
     async def default_model(self) -> str:
         """Return the model that is meant when none is named; raises `ModelNotFound`."""
         return await self._inference.default_model()
@@ -297,14 +315,16 @@ class Kernel:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         """Answer a conversation, chunk by chunk; close the generator to stop the engine."""
         self._refuse_when_closing()
-        async for item in self._closing_after(self._inference.chat(request)):
-            yield item
+        async with aclosing(self._inference.chat(request)) as items:
+            async for item in items:
+                yield item
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
         """Make what `request.kind` names, event by event."""
         self._refuse_when_closing()
-        async for item in self._closing_after(self._inference.generate(request)):
-            yield item
+        async with aclosing(self._inference.generate(request)) as items:
+            async for item in items:
+                yield item
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn texts into vectors."""
@@ -317,10 +337,10 @@ class Kernel:
         for plugin, answer in await self._router.gather(
             "detect_devices", self.settings.timeouts.hook
         ):
-            if isinstance(answer, BaseException):
-                self.log().logger.warning("%s: no devices: %s", plugin, answer)
-            else:
+            if isinstance(answer, Sequence):
                 found.extend(answer)
+            else:
+                self.log().logger.warning("%s: no devices: %r", plugin, answer)
         return found
 
     # Events -------------------------------------------------------------------------------
@@ -354,14 +374,6 @@ class Kernel:
         if self._closing or not self._open:
             raise ServiceNotAvailable("The kernel is shut down or shutting down.")
 
-    @staticmethod
-    async def _closing_after(items: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-        try:
-            async for item in items:
-                yield item
-        finally:
-            await items.aclose()
-
     def _snapshot(self) -> Snapshot:
         return Snapshot(services=self.services())
 
@@ -393,16 +405,21 @@ class Kernel:
         return [self.paths.models, *self.settings.models.folders]
 
     def _model_packs(self) -> list[Path]:
-        return [path for route in self._router.everyone("model_files") for path in _all(route)]
+        return self._brought("model_files")
 
     def _middleware(self) -> list[Any]:
-        return [
-            each for route in self._router.everyone("register_middleware") for each in _all(route)
-        ]
+        return self._brought("register_middleware")
 
-
-def _all(route: Any) -> list[Any]:
-    try:
-        return list(route.sync())
-    except TypeError as error:
-        raise PluginError(f"{route.plugin}: hook '{route.hook}' must return a sequence.") from error
+    def _brought(self, hook: str) -> list[Any]:
+        """Return what the plugins bring, together; one that fails is logged and left out."""
+        found: list[Any] = []
+        for route in self._router.everyone(hook):
+            try:
+                brought = route.sync()
+                if not isinstance(brought, Sequence) or isinstance(brought, str):
+                    raise route.wrong("a sequence", brought)
+            except AIPlaygroundError as error:
+                self.log().logger.error("%s", error.message, exc_info=error)
+            else:
+                found.extend(brought)
+        return found

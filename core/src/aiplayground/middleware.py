@@ -6,10 +6,12 @@ them, outermost first. With none registered, a stream is the backend's own gener
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from .errors import AIPlaygroundError, PluginError
 
 Operation = Literal["setup", "start", "stop", "load_model", "unload_model", "uninstall"]
 Proceed = Callable[[Any], AsyncGenerator[Any, None]]
@@ -63,20 +65,40 @@ def _overrides(middleware: object, method: str) -> Callable[..., Any] | None:
     return own  # type: ignore[no-any-return]  # a plugin's attribute
 
 
+@contextmanager
+def _blaming(around: Callable[..., Any]) -> Iterator[None]:
+    """Name the middleware in an error of its own; those of the backend pass as they are."""
+    try:
+        yield
+    except AIPlaygroundError:
+        raise
+    except Exception as error:
+        name = getattr(around, "__qualname__", repr(around))
+        raise PluginError(
+            f"The middleware '{name}' raised {type(error).__name__}: {error}. "
+            f"This is a defect of the plugin that brings it; update or uninstall that.",
+            details={"middleware": name, "error": type(error).__name__},
+        ) from error
+
+
 async def _filter(
     inner: AsyncGenerator[Any, None], look: Callable[[RequestCall, Any], Any], call: RequestCall
 ) -> AsyncGenerator[Any, None]:
     async with aclosing(inner) as items:
         async for item in items:
-            seen = look(call, item)
+            with _blaming(look):
+                seen = look(call, item)
             if seen is not None:
                 yield seen
 
 
-async def _closing(inner: AsyncGenerator[Any, None]) -> AsyncGenerator[Any, None]:
-    async with aclosing(inner) as items:
-        async for item in items:
-            yield item
+async def _closing(
+    around: Callable[..., Any], call: RequestCall, inner: Proceed
+) -> AsyncGenerator[Any, None]:
+    with _blaming(around):
+        async with aclosing(around(call, inner)) as items:
+            async for item in items:
+                yield item
 
 
 def compose_request(chain: Sequence[object], call: RequestCall, innermost: Proceed) -> Proceed:
@@ -91,11 +113,11 @@ def compose_request(chain: Sequence[object], call: RequestCall, innermost: Proce
 
 
 def _around_chunks(look: Callable[..., Any], call: RequestCall, inner: Proceed) -> Proceed:
-    return lambda request: _filter(inner(request), look, call)
+    return lambda request: _filter(inner(request), look, replace(call, request=request))
 
 
 def _around_request(around: Callable[..., Any], call: RequestCall, inner: Proceed) -> Proceed:
-    return lambda request: _closing(around(RequestCall(call.service, call.hook, request), inner))
+    return lambda request: _closing(around, replace(call, request=request), inner)
 
 
 def compose_lifecycle(
@@ -114,4 +136,8 @@ def _around_lifecycle(
     call: LifecycleCall,
     inner: Callable[[], Awaitable[None]],
 ) -> Callable[[], Awaitable[None]]:
-    return lambda: around(call, inner)
+    async def run() -> None:
+        with _blaming(around):
+            await around(call, inner)
+
+    return run

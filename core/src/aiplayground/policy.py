@@ -30,7 +30,10 @@ class RestartPolicy:
         """
         if failures > self.limit:
             return None
-        exponential = min(self.cap, self.base * self.factor ** (failures - 1))
+        try:
+            exponential = min(self.cap, self.base * float(self.factor) ** (failures - 1))
+        except OverflowError:
+            exponential = self.cap
         return exponential * (1 + self.jitter * noise)
 
     def count(self, failures: int, ran_for: float) -> int:

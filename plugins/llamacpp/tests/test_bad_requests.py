@@ -165,7 +165,7 @@ def test_pages_of_other_sites_are_refused(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("path", ["/models/load", "/models/unload"])
-@pytest.mark.parametrize("value", [None, "Bearer ", "Bearer wrong", "Basic abc", "Bearer \xe9"])
+@pytest.mark.parametrize("value", [None, "Bearer", "Bearer wrong", "Basic abc", "Bearer \xe9"])
 def test_control_needs_the_token(worker: Worker, path: str, value: str | None) -> None:
     headers = {} if value is None else {"Authorization": value.encode("latin-1")}
     answer = worker.client.post(path, headers=headers, json={})  # type: ignore[arg-type]  # bytes

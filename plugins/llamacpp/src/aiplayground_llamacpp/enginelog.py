@@ -85,8 +85,8 @@ _CAUSES = (
     ),
     _cause(
         r"not within the file bounds|corrupted or incomplete|invalid magic|invalid data"
-        r"|failed to read|unexpected end|tensor data|missing tensor|wrong shape|key not found"
-        r"|wrong number of tensors",
+        r"|failed to read|unexpected end|tensor data|missing tensor|tensor .+ not found|wrong shape"
+        r"|key not found|wrong number of tensors",
         FailureClass.BAD_MODEL,
         "{name} is damaged or incomplete ({line}). Download it again.",
     ),
@@ -107,7 +107,7 @@ def diagnose(lines: Iterable[LogLine], path: Path) -> AIPlaygroundError:
         if found is not None:
             message = cause.message.format(name=path.name, line=_shorten(found))
             return _error(cause.failure, message, details)
-    said = f" The engine said: {_shorten(told[-1])}." if told else ""
+    said = f" The engine said: {_shorten(told[0])}." if told else ""
     message = f"llama.cpp could not load {path.name}.{said} Try another model or update it."
     return _error(FailureClass.BAD_MODEL, message, details)
 
@@ -135,6 +135,6 @@ def _error(failure: FailureClass, message: str, details: dict[str, object]) -> A
 
 
 def _shorten(line: str, limit: int = 200) -> str:
-    """Drop the name of the C++ function that leads a log line, and what is too long."""
-    text = re.sub(r"^\w+: ", "", line).rstrip(".")
+    """Drop what leads a log line (a C++ function's name), and what is too long."""
+    text = re.sub(r"^\w+: (error loading model: )?", "", line).rstrip(".")
     return text if len(text) <= limit else text[:limit] + "…"

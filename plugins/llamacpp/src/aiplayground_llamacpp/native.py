@@ -79,6 +79,11 @@ class Model:
         return self._vocab
 
     @property
+    def size(self) -> int:
+        """Bytes of all weights."""
+        return int(self.lib.llama_model_size(self._model))
+
+    @property
     def trained_context(self) -> int:
         """Tokens of context that the model was trained on."""
         return int(self.lib.llama_model_n_ctx_train(self._model))
@@ -187,7 +192,7 @@ class Context:
 
     def __init__(self, model: Model, log: EngineLog, settings: Settings, size: int) -> None:
         self._lib = lib = model.lib
-        parameters = _context_parameters(lib, settings, size)
+        parameters = _context_parameters(model, settings, size)
         log.clear()
         self._context = lib.llama_init_from_model(model.pointer, parameters)
         if not self._context:
@@ -280,9 +285,9 @@ def _model_parameters(lib: Any, settings: Settings) -> Any:
     return parameters
 
 
-def _context_parameters(lib: Any, settings: Settings, size: int) -> Any:
-    parameters = lib.llama_context_default_params()
-    threads = settings.threads or default_threads()
+def _context_parameters(model: Model, settings: Settings, size: int) -> Any:
+    parameters = model.lib.llama_context_default_params()
+    threads = settings.threads or default_threads(model.size)
     parameters.n_ctx = size
     parameters.n_batch = min(settings.batch_size, max(size, 32))
     parameters.n_ubatch = min(parameters.n_batch, MAX_UBATCH)

@@ -28,7 +28,10 @@ class Settings(BaseModel):
     )
     threads: Annotated[int, Field(ge=0, le=512)] = Field(
         default=0,
-        description="CPU threads to compute with. 0 takes one for each physical core.",
+        description=(
+            "CPU threads to compute with. 0 takes one for each physical core, and a single one "
+            "for models so small that more would only wait for each other."
+        ),
     )
     batch_size: Annotated[int, Field(ge=32, le=8192)] = Field(
         default=512,

@@ -1,0 +1,155 @@
+"""A conversation in the terminal: history, a few commands, and Ctrl-C that stops the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from aiplayground.errors import AIPlaygroundError, ModelNotFound, suggest
+
+from ._answer import Answer, Terminal, ask, find_model
+from ._errors import report
+from ._output import note, say
+from ._prompt import LEAVE, Prompt
+from ._sampling import chat_request
+from ._status import narrated
+
+if TYPE_CHECKING:
+    from aiplayground.kernel import Kernel
+
+    from ._app import App
+
+HISTORY = "chat_history"
+
+COMMANDS = {
+    "/help": "show this",
+    "/clear": "begin a new conversation",
+    "/model": "show the model, or go on with another: /model NAME",
+    "/system": "show the instructions, or set them: /system TEXT (/system - drops them)",
+    "/exit": "leave (so does Ctrl-D)",
+}
+_COMMAND = re.compile(r"/([a-z]*)(\s|$)")
+
+
+async def converse(
+    app: App,
+    kernel: Kernel,
+    model: str | None,
+    system: str | None,
+    sampling: dict[str, Any],
+) -> None:
+    """Hold a conversation until the person leaves."""
+    name = model or await kernel.default_model()
+    conversation = Conversation(app, kernel, name, system, sampling)
+    await conversation.warm_up()
+    say("/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.", dim=True)
+    prompt = Prompt(kernel.paths.state / HISTORY, list(COMMANDS))
+    while (line := await prompt.read()) is not LEAVE:
+        if line.strip() and not await conversation.take(line):
+            return
+
+
+class Conversation:
+    """What was said so far, and with which model."""
+
+    def __init__(
+        self,
+        app: App,
+        kernel: Kernel,
+        model: str,
+        system: str | None,
+        sampling: dict[str, Any],
+    ) -> None:
+        self.model = model
+        self.system = system
+        self.messages: list[dict[str, str]] = []
+        self._app = app
+        self._kernel = kernel
+        self._sampling = sampling
+
+    async def warm_up(self) -> None:
+        """Load the model before the first question; raises what is wrong with it."""
+        found = find_model(await self._kernel.models(), self.model)
+        if found is None:
+            return  # a file, or a name that the first question explains
+        async with narrated(self._kernel, self.model):
+            await self._kernel.ensure_ready(found.service, found.name)
+        say(f"{found.name} on {self._kernel.service(found.service).title}.", bold=True)
+
+    async def take(self, line: str) -> bool:
+        """Do what a line says; returns whether to go on."""
+        command = _COMMAND.match(line)
+        try:
+            if command is None:
+                await self._answer(line)
+            elif f"/{command[1]}" in ("/exit", "/quit", "/bye"):
+                return False
+            else:
+                await self._obey(f"/{command[1]}", line[command.end() :].strip())
+        except AIPlaygroundError as error:
+            report(error)
+        return True
+
+    async def _answer(self, line: str) -> None:
+        turn = {"role": "user", "content": line}
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        request = chat_request(self.model, [*system, *self.messages, turn], self._sampling)
+        answer = Answer()
+        stopped = await self._until_stopped(ask(self._kernel, request, Terminal(), answer))
+        if stopped:
+            note("(stopped)")
+        if answer.text:
+            self.messages += [turn, {"role": "assistant", "content": answer.text}]
+        elif not stopped:
+            note("(the model said nothing)")
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Do the work; Ctrl-C cancels it alone. Returns whether that happened."""
+        signals = self._app.signals
+        assert signals is not None
+        task = asyncio.create_task(work)
+        with signals.divert(task.cancel):
+            try:
+                await asyncio.wait({task})
+            finally:
+                # Only if this one was cancelled itself: the work must not outlive it.
+                if not task.done():
+                    task.cancel()
+                    await asyncio.wait({task})
+        if task.cancelled():
+            return True
+        task.result()
+        return False
+
+    async def _obey(self, command: str, argument: str) -> None:
+        if command == "/clear":
+            self.messages.clear()
+            note("A new conversation.")
+        elif command == "/model":
+            await self._choose(argument)
+        elif command == "/system":
+            self._instruct(argument)
+        else:
+            if command != "/help":
+                say(f"There is no command '{command}'.{suggest(command, COMMANDS)}", err=True)
+            for name, meaning in COMMANDS.items():
+                say(f"  {name:9} {meaning}")
+
+    async def _choose(self, name: str) -> None:
+        if name:
+            models = await self._kernel.models()
+            if find_model(models, name) is None and not name.lower().endswith(".gguf"):
+                names = [each.name for each in models]
+                raise ModelNotFound(
+                    f"There is no model '{name}'.{suggest(name, names)} "
+                    f"Models here: {', '.join(names) or 'none'}."
+                )
+            self.model = name
+        say(f"Model: {self.model}")
+
+    def _instruct(self, text: str) -> None:
+        if text:
+            self.system = None if text == "-" else text
+        say(f"Instructions: {self.system or 'none'}")

@@ -1,0 +1,99 @@
+"""The group of all commands: a table, so that help and completion import none of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from ._discovery import PluginCommand
+
+
+class Entry(NamedTuple):
+    """A built-in command: where it is, and its line in the help."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "chat": Entry("chat", "command", "Talk to a model, once or in a conversation."),
+    "models": Entry("models", "command", "List the models on this computer."),
+    "services": Entry("services", "command", "List the services (backends) and their state."),
+    "setup": Entry("setup", "command", "Install what a service needs."),
+    "plugins": Entry("plugins", "command", "List the plugins, and what is wrong with any."),
+    "doctor": Entry("doctor", "command", "Check everything, with a real answer of each engine."),
+    "config": Entry("config", "command", "Show and change settings."),
+    "completion": Entry("completion", "command", "Print the completion script of a shell."),
+}
+"""The built-in commands, in the order in which a newcomer needs them."""
+
+
+class CommandGroup(click.Group):
+    """Built-in commands, then those that plugins bring.
+
+    Plugins are loaded only for a name that is no built-in one: help stays fast and does not list
+    their commands; `aipg plugins` does.
+    """
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the built-in commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command; None if there is none of this name."""
+        if cmd_name in COMMANDS:
+            entry = COMMANDS[cmd_name]
+            found: Any = getattr(import_module(f".{entry.module}", __package__), entry.attribute)
+            return found if isinstance(found, click.Command) else None
+        if cmd_name.startswith("-"):
+            return None
+        plugin_command = self._of_plugins(ctx).get(cmd_name)
+        return plugin_command.load() if plugin_command else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; say which one may have been meant if there is none."""
+        name = args[0]
+        if (
+            not ctx.resilient_parsing
+            and not name.startswith("-")
+            and self.get_command(ctx, name) is None
+        ):
+            from aiplayground.errors import suggest
+
+            known = [*COMMANDS, *self._of_plugins(ctx)]
+            ctx.fail(f"There is no command '{name}'.{suggest(name, known)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete command names without importing them."""
+        from click.shell_completion import CompletionItem
+
+        found = [
+            CompletionItem(name, help=entry.help)
+            for name, entry in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def _of_plugins(self, ctx: click.Context) -> dict[str, PluginCommand]:
+        from ._app import App
+        from ._discovery import discover, plugin_commands
+
+        if "plugin commands" not in ctx.meta:
+            app = ctx.find_object(App) or App()
+            ctx.meta["plugin commands"] = plugin_commands(discover(app)).commands
+        found: dict[str, PluginCommand] = ctx.meta["plugin commands"]
+        return found

@@ -1,0 +1,54 @@
+"""Running a command's work in a kernel of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from ._signals import Signals
+from .exits import Interrupted
+
+if TYPE_CHECKING:
+    from aiplayground.kernel import Kernel
+
+    from ._app import App
+
+T = TypeVar("T")
+
+
+def run_with_kernel(app: App, work: Callable[[Kernel], Awaitable[T]]) -> T:
+    """Open a kernel, do the work and close it again; raises what the work raises.
+
+    Raises `Interrupted` when a signal ended it; the kernel has ended its workers then.
+    """
+    from aiplayground.kernel import Kernel
+
+    async def main() -> T:
+        async with Kernel(home=app.home) as kernel:
+            return await work(kernel)
+
+    return run(app, main)
+
+
+def run(app: App, main: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine function in an event loop that signals end cleanly."""
+    with asyncio.Runner() as runner, Signals(runner.get_loop()) as signals:
+        app.signals = signals
+        try:
+            return runner.run(_watched(main, signals))
+        except (Exception, asyncio.CancelledError) as error:
+            if signals.received is None:
+                raise
+            raise Interrupted(signals.received) from error
+        finally:
+            app.signals = None
+
+
+async def _watched(main: Callable[[], Awaitable[T]], signals: Signals) -> T:
+    task = asyncio.current_task()
+    assert task is not None
+    signals.watch(task)
+    if signals.received is not None:
+        task.cancel()
+    return await main()
