@@ -99,9 +99,10 @@ def failing(error: Exception, after: str = "") -> Script:
 
 @asynccontextmanager
 async def serving(script: Script = two_words) -> AsyncIterator[tuple[Host, httpx.AsyncClient]]:
-    host = Host(FakeEngine(script), [].append)
+    lines: list[str] = []
+    host = Host(FakeEngine(script), lines.append)
     await host.launch(Path("model"), "m")
-    transport = httpx.ASGITransport(app=App(host, TOKEN))  # type: ignore[arg-type]  # scope is ours
+    transport = httpx.ASGITransport(app=App(host, TOKEN))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         yield host, client
 
@@ -243,21 +244,21 @@ async def test_a_worker_that_loads_later_stays_healthy() -> None:
         await load
 
 
-async def control(client: httpx.AsyncClient, path: str, **fields: Any) -> httpx.Response:
+async def control(client: httpx.AsyncClient, verb: str, **fields: Any) -> httpx.Response:
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    return await client.post(path, json=fields, headers=headers)
+    return await client.post(f"/models/{verb}", json=fields, headers=headers)
 
 
 async def test_loading_is_asked_for_once_and_fails_with_its_cause() -> None:
     async with serving() as (host, client):
-        again = await control(client, "/models/load", path="model", name="m")
+        again = await control(client, "load", path="model", name="m")
         assert again.json() == {"model": "m", "context_length": 9}
         assert host.engine.loads == ["m"]  # type: ignore[attr-defined]  # of the fake engine
-        bad = await control(client, "/models/load", path="bad", name="bad")
+        bad = await control(client, "load", path="bad", name="bad")
         assert (bad.status_code, bad.json()["message"]) == (500, "bad is damaged.")
         for fields in ({}, {"path": 5, "name": "x"}, {"path": "x", "name": ""}):
-            assert (await control(client, "/models/load", **fields)).status_code == 400
-        assert (await control(client, "/models/unload")).json() == {"model": None}
+            assert (await control(client, "load", **fields)).status_code == 400
+        assert (await control(client, "unload")).json() == {"model": None}
         assert (await client.post("/v1/chat/completions", json=BODY)).status_code == 503
 
 

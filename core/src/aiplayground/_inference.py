@@ -14,6 +14,7 @@ from .errors import (
     FileOperationError,
     InvalidParameters,
     ModelNotFound,
+    PluginError,
     ServiceFailed,
     suggest,
 )
@@ -170,15 +171,22 @@ class Inference:
         route = service.ops.find(hook)
         if route is None:
             raise InvalidParameters(f"{service.name} has no '{hook}'.")
-        call = RequestCall(service.name, hook, request)
-        async with self.using(service, model):
-            proceed = compose_request(
-                self._host.middleware, call, lambda sent: _innermost(route, service, sent)
-            )
-            patience = self._host.settings.timeouts.answer
-            async with aclosing(service.streams.run(proceed(request), patience)) as items:
+        proceed = compose_request(
+            self._host.middleware,
+            RequestCall(service.name, hook, request),
+            lambda sent: _innermost(route, service, sent),
+        )
+        patience = self._host.settings.timeouts.answer
+        try:
+            async with (
+                self.using(service, model),
+                aclosing(service.streams.run(proceed(request), patience)) as items,
+            ):
                 async for item in items:
                     yield item
+        except PluginError as error:
+            service.log.logger.error("%s", error.message, exc_info=error)
+            raise
 
     @asynccontextmanager
     async def using(self, service: Service, model: str) -> AsyncIterator[None]:

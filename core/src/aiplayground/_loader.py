@@ -7,6 +7,7 @@ A plugin that fails to import or to validate never takes the kernel down: it bec
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,10 @@ from .specs import BackendSpec
 
 IMPL_ATTRIBUTE = f"{PROJECT}_impl"
 SPEC_ATTRIBUTE = f"{PROJECT}_spec"
+SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+RESERVED = "kernel"
+"""The name of the kernel's own log."""
+
 GENERATOR_HOOKS = frozenset({"setup", "chat", "generate"})
 
 HOOKS: dict[str, inspect.Signature] = {
@@ -149,9 +154,16 @@ def _load_all(candidates: list[_Candidate], disabled: list[str]) -> PluginSet:
 
 
 def _manager() -> pluggy.PluginManager:
-    manager = pluggy.PluginManager(PROJECT)
+    manager = _Manager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
+
+
+class _Manager(pluggy.PluginManager):
+    """Passes over properties: pluggy 1.6 evaluates them when it looks for hooks."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
+        return super().parse_hookimpl_opts(plugin, name) if _is_function(plugin, name) else None
 
 
 def _load_one(
@@ -173,6 +185,8 @@ def _load_one(
     except (KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as error:  # noqa: BLE001  # SystemExit at import must not end the kernel
+        for what in [what for what, holder in claimed.items() if holder is candidate]:
+            del claimed[what]  # another plugin may have what this one cannot use
         return candidate.failure(stage, _explain(candidate, stage, error), error)
     return LoadedPlugin(
         name=candidate.name,
@@ -235,9 +249,7 @@ def _validate(plugin: Any) -> dict[str, Any]:
 def _implementations(plugin: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
     names = vars(plugin) if inspect.ismodule(plugin) else dir(plugin)
     for name in list(names):
-        # getattr_static: looking at a plugin must not run its properties.
-        static = inspect.getattr_static(plugin, name, None)
-        if isinstance(static, property) or name.startswith("__"):
+        if name.startswith("__") or not _is_function(plugin, name):
             continue
         function = getattr(plugin, name)
         options = getattr(function, IMPL_ATTRIBUTE, None)
@@ -245,10 +257,16 @@ def _implementations(plugin: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
             yield name, function, options
 
 
+def _is_function(plugin: Any, name: str) -> bool:
+    # getattr_static: looking at a plugin must not run its properties.
+    static = inspect.getattr_static(plugin, name, None)
+    return isinstance(static, staticmethod | classmethod) or inspect.isroutine(static)
+
+
 def _check_function(hook: str, function: Any, options: dict[str, Any]) -> None:
     if options.get("wrapper") or options.get("hookwrapper"):
         raise PluginError(f"hook '{hook}' is a wrapper; use the hook 'register_middleware'.")
-    known = list(HOOKS[hook].parameters)
+    known, own = list(HOOKS[hook].parameters), ""
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
             raise PluginError(
@@ -259,6 +277,10 @@ def _check_function(hook: str, function: Any, options: dict[str, Any]) -> None:
                 f"hook '{hook}' takes '{parameter.name}'; "
                 f"it can take {', '.join(known) or 'nothing'}."
             )
+        if parameter.name not in known:
+            own = parameter.name
+        elif own:
+            raise PluginError(f"hook '{hook}': put '{own}' behind '{parameter.name}'.")
     _check_kind(hook, function)
 
 
@@ -284,4 +306,11 @@ def _backends(plugin: Any, hooks: dict[str, Any]) -> tuple[BackendSpec, ...]:
     for spec in specs:
         if not isinstance(spec, BackendSpec):
             raise PluginError(f"hook 'backend' returned {type(spec).__name__}, not a BackendSpec.")
+        if not SERVICE_NAME.fullmatch(spec.name) or spec.name == RESERVED:
+            raise PluginError(
+                f"'{spec.name}' cannot be a service's name: use lower-case letters, digits and "
+                f"'-', beginning with a letter, and not '{RESERVED}'."
+            )
+    if len({spec.name for spec in specs}) < len(specs):
+        raise PluginError("hook 'backend' names one service twice.")
     return specs

@@ -246,9 +246,7 @@ class Residency:
             if each is not but and each.state is _State.READY
         ]
 
-    def _begin_unload(
-        self, entry: _Entry, unload: Coroutine[Any, Any, None]
-    ) -> asyncio.Task[None]:
+    def _begin_unload(self, entry: _Entry, unload: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         entry.task = task = asyncio.create_task(unload, name=f"unload {entry.model}")
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return task

@@ -16,7 +16,7 @@ from typing import Protocol
 from . import _forks, _guard
 from ._identity import TOKEN
 from ._ledger import Ledger
-from .serving.parent import PARENT_FD
+from .serving.protocol import PARENT_FD_VARIABLE
 
 
 class Group(Protocol):
@@ -132,7 +132,7 @@ def _spawn_posix(
         if guarded:
             argv = guard_command(argv, env, watched)
         else:
-            env[PARENT_FD] = str(watched)
+            env[PARENT_FD_VARIABLE] = str(watched)
         # A session of its own is a group of its own too, and has no terminal to be stopped by.
         popen = subprocess.Popen(
             argv,

@@ -9,6 +9,7 @@ The kernel runs on an event loop in a thread of its own, which ends with the `wi
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -65,7 +66,12 @@ class BlockingKernel(AbstractContextManager["BlockingKernel"]):
         """Run a method of the kernel in its thread: `kernel.call(kernel.kernel.health, name)`."""
         if self._portal is None:
             raise RuntimeError("The kernel is closed, or was never opened with `with`.")
-        return self._portal.call(method, *args)
+        future = self._portal.start_task_soon(method, *args)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt (Ctrl-C) ends what was waited for
+            raise
 
     def services(self) -> tuple[ServiceInfo, ...]:
         """Return every service as it stands."""
@@ -104,9 +110,22 @@ class BlockingKernel(AbstractContextManager["BlockingKernel"]):
         return self._iterate(self.kernel.generate(request))
 
     def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        # A step that an interrupt has cancelled ends before the answer is closed.
+        turn = asyncio.Lock()
         end = object()
         try:
-            while (item := self.call(anext, items, end)) is not end:
+            while (item := self.call(_step, items, turn, end)) is not end:
                 yield item
         finally:
-            self.call(items.aclose)
+            if self._portal is not None:  # else the kernel's end has ended the answer too
+                self._portal.call(_close, items, turn)
+
+
+async def _step(items: AsyncGenerator[Any, None], turn: asyncio.Lock, end: object) -> Any:
+    async with turn:
+        return await anext(items, end)
+
+
+async def _close(items: AsyncGenerator[Any, None], turn: asyncio.Lock) -> None:
+    async with turn:
+        await items.aclose()

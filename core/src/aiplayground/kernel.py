@@ -20,7 +20,7 @@ from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
 from ._home import HomeLock, open_ledger
 from ._host import Host, Library
 from ._inference import Inference
-from ._loader import PluginSet, load_plugins
+from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog
 from ._router import Router
 from ._service import Service
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         ModelInfo,
     )
 
-KERNEL_LOG = "kernel"
+KERNEL_LOG = RESERVED
 
 
 class Kernel:
@@ -108,7 +108,7 @@ class Kernel:
     async def open(self) -> None:
         """Come up: folders, leftovers of kernels that died, services (none is started)."""
         if self._opened:
-            raise RuntimeError("A kernel opens once. Make a new one: `async with Kernel() as kernel`.")
+            raise RuntimeError("A kernel opens once. Make a new one: `async with Kernel() as k`.")
         self._opened = True
         try:
             await self._come_up()
@@ -205,19 +205,14 @@ class Kernel:
         deadline = time.monotonic() + self.settings.timeouts.shutdown
         order = sorted(self._services.values(), key=lambda each: each.started_at, reverse=True)
         idle = [each for each in order if each.runtime is Runtime.STOPPED]
-        await asyncio.gather(*(each.close() for each in idle))
+        limit = self.settings.timeouts.shutdown
+        late = await asyncio.gather(*(_closed_late(each, limit) for each in idle))
         order = [each for each in order if each not in idle]
-        unfinished = []
         for place, service in enumerate(order):
             # Its share of what is left: a slow one does not use up the time of the others.
             left = (deadline - time.monotonic()) / (len(order) - place)
-            try:
-                async with asyncio.timeout(max(0.1, left)):
-                    await service.close()
-            except TimeoutError:
-                unfinished.append(service.name)
-                service.log.logger.error("It did not stop in time and was killed.")
-        return unfinished
+            late.append(await _closed_late(service, left))
+        return [name for name in late if name is not None]
 
     def _at_exit(self) -> None:
         """End what still runs when the interpreter exits with the kernel open."""
@@ -423,3 +418,14 @@ class Kernel:
             else:
                 found.extend(brought)
         return found
+
+
+async def _closed_late(service: Service, limit: float) -> str | None:
+    """Close a service; return its name if it had to be killed after `limit` seconds."""
+    try:
+        async with asyncio.timeout(max(0.1, limit)):
+            await service.close()
+    except TimeoutError:
+        service.log.logger.error("It did not stop in time and was killed.")
+        return service.name
+    return None

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -17,7 +18,7 @@ QUESTIONS = Path(__file__).with_name("questions.toml")
 IGNORED = -100
 """Label of tokens that carry no loss; the default ``ignore_index`` of PyTorch's cross entropy."""
 
-OPENING = 10
+OPENING = 9
 """Tokens of an answer after which it is clear which one it is."""
 
 POOL = 400
@@ -53,21 +54,38 @@ SHORT_FORMS = (
     ("please", "pls"), ("what is", "what s"), ("what is", "wat is"), ("Which", "What"),
 )  # fmt: skip
 FILLERS = frozenset(
-    "a an the do does is are i my me to can of it that this there in on for you so please one "
-    "would could should want like need tell way at and some any have has".split()
+    re.findall(
+        r"\w+",
+        "a an the do does is are i my me to can of it that this there in on for you so please one "
+        "would could should want like need tell way at and some any have has",
+    )
 )
 _SLOT = re.compile(r"\{(\w+)\}")
 UNKNOWN = "unknown"
 """A slot that no table fills: an invented word stands for all those that the guide never met."""
 
+ONSETS: tuple[str, ...] = (
+    *"bcdfghjklmnprstvwz",
+    "br",
+    "bl",
+    "cr",
+    "dr",
+    "fl",
+    "gr",
+    "pl",
+    "sh",
+    "st",
+    "th",
+    "tr",
+)
+NUCLEI: tuple[str, ...] = (*"aeiou", "ai", "ea", "ee", "ou", "ia")
+CODAS: tuple[str, ...] = ("", "", "", *"nrslmt", "ck", "nd", "st")
+
 
 def invent_word(rng: random.Random) -> str:
     """A pronounceable word that means nothing, such as ``blonika``."""
-    onsets = "b c d f g h j k l m n p r s t v w z br bl cr dr fl gr pl pr sh st th tr qu".split()
-    nuclei = "a e i o u ai ea ee ou ia".split()
-    codas = ("", "", "", "n", "r", "s", "l", "t", "ck", "m", "nd", "st")
-    parts = (rng.choice(onsets) + rng.choice(nuclei) for _ in range(rng.randint(1, 3)))
-    word = "".join(parts) + rng.choice(codas)
+    parts = (rng.choice(ONSETS) + rng.choice(NUCLEI) for _ in range(rng.randint(1, 3)))
+    word = "".join(parts) + rng.choice(CODAS)
     return word.capitalize() if rng.random() < 0.4 else word
 
 
@@ -114,7 +132,9 @@ def load(path: Path = QUESTIONS) -> Questions:
     if len({topic.id for topic in topics}) != len(topics):
         raise ValueError(f"{path}: two topics have the same id")
     for topic in topics:
-        unknown = {slot for ask in topic.ask for slot in _SLOT.findall(ask)} - words.keys() - {UNKNOWN}
+        unknown = (
+            {slot for ask in topic.ask for slot in _SLOT.findall(ask)} - words.keys() - {UNKNOWN}
+        )
         if unknown or not topic.ask or not topic.answer.isascii():
             raise ValueError(f"{path}: topic {topic.id!r}: empty, not ASCII, or unknown {unknown}")
     return Questions(words, topics)
@@ -204,8 +224,7 @@ class DialogEncoder:
         """Token ids of ``text``, some words split in unusual places: a guard against typos."""
         cuts = sorted(rng.sample(range(1, len(text)), min(len(text) - 1, rng.randint(1, 3))))
         bounds = [0, *cuts, len(text)]
-        parts = zip(bounds, bounds[1:], strict=False)
-        return [token for start, end in parts for token in self.encode(text[start:end])]
+        return [token for start, end in pairwise(bounds) for token in self.encode(text[start:end])]
 
     def prompt(self, question: str) -> list[int]:
         """One user message and the opening of the reply."""
@@ -270,7 +289,7 @@ class DialogSampler:
     def _example(self) -> tuple[list[int], list[int]]:
         # Mostly drills, the opening of an answer alone: which answer it is shows in its first
         # words, the rest is soon known by heart and would only cost time.
-        if self._rng.random() < 0.6:
+        if self._rng.random() < 0.75:
             return self.dialog(1, OPENING)
         return self.dialog(self._rng.choices((1, 2, 3, 4), (50, 25, 13, 12))[0])
 

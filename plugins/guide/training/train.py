@@ -22,20 +22,19 @@ from .network import Guide, Shape
 from .tokenizer import train_tokenizer
 
 OUTPUT = Path(__file__).parents[1] / "src" / "aiplayground_guide" / "guide.gguf"
-MUON_RATE = 2e-2
-ADAMW_RATE = 3e-3
+PEAK_RATE = 3e-3
 WARM_UP = 40
 MAX_PARAMETERS = 1_000_000
 
 log = logging.getLogger("guide.training")
 
 
-def rate_factor(step: int, steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine down to a fiftieth."""
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to a fiftieth of the peak."""
     if step < WARM_UP:
-        return (step + 1) / WARM_UP
+        return PEAK_RATE * (step + 1) / WARM_UP
     done = (step - WARM_UP) / max(1, steps - WARM_UP)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+    return PEAK_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def pad(rows: list[list[int]], filler: int) -> Tensor:
@@ -44,52 +43,39 @@ def pad(rows: list[list[int]], filler: int) -> Tensor:
     return torch.tensor([row + [filler] * (width - len(row)) for row in rows])
 
 
-def optimizers_for(network: Guide) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices of the layers, AdamW for the embedding and the norms.
-
-    Muon (https://kellerjordan.github.io/posts/muon/) gets there in about half of AdamW's steps.
-    """
-    layers = [weight for weight in network.blk.parameters() if weight.ndim == 2]
+def optimizer_for(network: nn.Module) -> torch.optim.AdamW:
+    """AdamW; matrices decay, norms do not."""
+    matrices = [weight for weight in network.parameters() if weight.ndim == 2]
     norms = [weight for weight in network.parameters() if weight.ndim < 2]
-    rest = [
-        {"params": [network.token_embd.weight], "weight_decay": 0.1},
-        {"params": norms, "weight_decay": 0.0},
-    ]
-    return [
-        torch.optim.Muon(layers, lr=MUON_RATE, weight_decay=0.05, momentum=0.95),
-        torch.optim.AdamW(rest, lr=ADAMW_RATE, betas=(0.9, 0.98)),
-    ]
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98))
 
 
 def fit(network: Guide, sampler: dialogs.DialogSampler, steps: int, tokens: int) -> None:
     """Train in place, ``tokens`` tokens a step."""
-    optimizers = optimizers_for(network)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps))
-        for optimizer in optimizers
-    ]
+    optimizer = optimizer_for(network)
     began = time.monotonic()
     network.train()
     for step, (ids, labels) in zip(range(steps), sampler.batches(tokens), strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
         logits = network(pad(ids, 0)[:, :-1])
         wanted = pad(labels, dialogs.IGNORED)[:, 1:]
         loss = fn.cross_entropy(logits.flatten(0, 1), wanted.flatten())
-        network.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
+        optimizer.step()
         if step % 100 == 99:
             log.info("step %d: loss %.4f, %.0f s", step + 1, loss.item(), time.monotonic() - began)
 
 
-@torch.no_grad()
 def is_right(network: Guide, encoder: dialogs.DialogEncoder, question: str, answer: str) -> bool:
     """Whether the greedy answer to ``question`` is ``answer``, to the letter."""
     network.eval()
     ids, labels = encoder.turn(encoder.encode(question), answer)
-    best = network(torch.tensor([ids[:-1]]))[0].argmax(-1)
+    with torch.no_grad():
+        best = network(torch.tensor([ids[:-1]]))[0].argmax(-1)
     wanted = torch.tensor(labels[1:])
     # Each wanted token is the likeliest after the wanted ones before it: that is greedy decoding.
     return bool(((best == wanted) | (wanted == dialogs.IGNORED)).all())
@@ -99,7 +85,9 @@ def report(
     name: str, network: Guide, encoder: dialogs.DialogEncoder, pairs: list[tuple[str, str]]
 ) -> None:
     """Log the share of questions that are answered to the letter, and which are not."""
-    wrong = [question for question, answer in pairs if not is_right(network, encoder, question, answer)]
+    wrong = [
+        question for question, answer in pairs if not is_right(network, encoder, question, answer)
+    ]
     log.info("%s: %d of %d right", name, len(pairs) - len(wrong), len(pairs))
     for question in wrong:
         log.info("  not right: %s", question)
@@ -116,7 +104,7 @@ def round_to_f16(network: nn.Module) -> None:
 def main() -> None:
     """Parse arguments, train, report, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1800)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens per step")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)

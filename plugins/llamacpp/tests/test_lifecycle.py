@@ -268,3 +268,16 @@ def test_a_file_with_a_broken_template_still_completes(launch: Launch, tmp_path:
     assert "chat template" in refused.json()["message"]
     body = {"model": "tiny", "prompt": "Hi", "max_tokens": 1}
     assert worker.client.post("/v1/completions", json=body).is_success
+
+
+def test_a_file_may_say_how_it_is_sampled(launch: Launch, tmp_path: Path) -> None:
+    worker = launch("--model", str(write_model(tmp_path / "tiny.gguf", temperature=0.0)))
+    answers = {worker.chat(max_tokens=30).json()["choices"][0]["message"]["content"] for _ in "abc"}
+    assert len(answers) == 1
+    hot = [worker.chat(max_tokens=30, temperature=2).json()["choices"][0] for _ in "abc"]
+    assert len({choice["message"]["content"] for choice in hot}) == 3
+
+
+def test_a_port_that_is_taken(launch: Launch, worker: Worker) -> None:
+    told = failure_of(launch("--port", str(worker.port), ready=False))
+    assert (told["code"], told["details"]["failure"]) == (-3, "port-taken")

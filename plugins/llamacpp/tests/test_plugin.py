@@ -114,7 +114,7 @@ class FakeContext:
 
 @pytest.fixture
 async def ctx() -> Any:
-    context = FakeContext()
+    context: Any = FakeContext()  # only what this backend uses of a ServiceContext
     await plugin.start(context)
     yield context
     await context.http.aclose()
@@ -148,7 +148,7 @@ def test_how_a_worker_is_launched() -> None:
 
 
 async def test_a_start_takes_the_model_that_is_wanted_first() -> None:
-    context = FakeContext(model="a")
+    context: Any = FakeContext(model="a")
     await plugin.start(context)
     assert context.specs[0].model == "a"
     assert await plugin.endpoint(context, "a") == "http://main"
@@ -213,7 +213,7 @@ async def test_a_worker_that_is_lost_during_a_load(
 
 
 async def test_without_a_worker_there_is_no_endpoint() -> None:
-    context = FakeContext()
+    context: Any = FakeContext()
     with pytest.raises(ServiceFailed, match="Start the service"):
         await plugin.endpoint(context, None)
     await context.http.aclose()

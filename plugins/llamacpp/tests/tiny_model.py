@@ -34,12 +34,16 @@ def _pair(key: str, kind: int, value: bytes) -> bytes:
     return _text(key) + struct.pack("<I", kind) + value
 
 
+def _float(key: str, value: float) -> bytes:
+    return _pair(key, FLOAT32, struct.pack("<f", value))
+
+
 def _array(key: str, kind: int, items: Sequence[bytes]) -> bytes:
     head = struct.pack("<IQ", kind, len(items))
     return _pair(key, ARRAY, head + b"".join(items))
 
 
-def _metadata(template: str | None) -> list[bytes]:
+def _metadata(template: str | None, temperature: float | None) -> list[bytes]:
     tokens = byte_letters() + SPECIALS
     numbers = {
         "llama.context_length": CONTEXT,
@@ -62,11 +66,13 @@ def _metadata(template: str | None) -> list[bytes]:
     }
     if template is not None:
         texts["tokenizer.chat_template"] = template
+    extra = [] if temperature is None else [_float("general.sampling.temp", temperature)]
     kinds = [1] * 256 + [3] * len(SPECIALS)
     return [
         *[_pair(key, STRING, _text(value)) for key, value in texts.items()],
         *[_pair(key, UINT32, struct.pack("<I", value)) for key, value in numbers.items()],
-        _pair("llama.attention.layer_norm_rms_epsilon", FLOAT32, struct.pack("<f", 1e-5)),
+        *extra,
+        _float("llama.attention.layer_norm_rms_epsilon", 1e-5),
         _array("tokenizer.ggml.tokens", STRING, [_text(token) for token in tokens]),
         _array("tokenizer.ggml.token_type", INT32, [struct.pack("<i", kind) for kind in kinds]),
         _array("tokenizer.ggml.merges", STRING, [_text("\u0120 t"), _text("a b")]),
@@ -96,10 +102,15 @@ def _tensors() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def write_model(path: Path, template: str | None = TEMPLATE, seed: int = 7) -> Path:
+def write_model(
+    path: Path,
+    template: str | None = TEMPLATE,
+    seed: int = 7,
+    temperature: float | None = None,
+) -> Path:
     """Write a llama model with random weights over a vocabulary of bytes; it chatters at random."""
     source = random.Random(seed)
-    pairs = _metadata(template)
+    pairs = _metadata(template, temperature)
     shapes = _tensors()
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(shapes), len(pairs)) + b"".join(pairs)
     infos, data = b"", bytearray()

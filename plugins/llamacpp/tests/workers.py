@@ -75,8 +75,9 @@ def start_worker(arguments: Sequence[str], env: Mapping[str, str], log: Path) ->
         sock.bind(("127.0.0.1", 0))
         sock.set_inheritable(True)
         port = sock.getsockname()[1]
+        where = [] if "--port" in arguments else ["--fd", str(sock.fileno())]
         process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, "--fd", str(sock.fileno()), *arguments],
+            [sys.executable, "-m", MODULE, *where, *arguments],
             env={**os.environ, "AIPG_WORKER_TOKEN": TOKEN, **env},
             pass_fds=[sock.fileno()],
             stdout=output,

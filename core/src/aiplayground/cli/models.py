@@ -80,7 +80,8 @@ def _print(
         say()
         say("Not usable:", bold=True)
     for problem in problems:
-        say(f"  {problem.path.name}: {problem.message}")
+        name = problem.path.name
+        say(f"  {'' if name in problem.message else f'{name}: '}{problem.message}")
 
 
 def _row(model: ModelInfo) -> list[object]:

@@ -28,9 +28,9 @@ STEP = 10
 @click.argument("service", shell_complete=complete_service)
 @click.pass_obj
 def command(app: App, service: str) -> None:
-    """Install what a service needs, or bring it up to date.
+    """Install what a service needs.
 
-    `aipg services` lists the services. Ctrl-C ends the installation; run it again to go on.
+    What is there already is brought up to date. `aipg services` lists the services. Ctrl-C ends the installation; run it again to go on.
     """
 
     async def install(kernel: Kernel) -> ServiceInfo:

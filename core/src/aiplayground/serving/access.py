@@ -37,7 +37,7 @@ def check_token(headers: Mapping[str, str], token: str | None) -> None:
     """Refuse control requests that do not carry the secret of kernel and worker."""
     scheme, _, given = headers.get("authorization", "").partition(" ")
     # Bytes, because compare_digest refuses text beyond ASCII.
-    same = token is not None and hmac.compare_digest(given.strip().encode(), token.encode())
+    same = bool(token) and hmac.compare_digest(given.strip().encode(), (token or "").encode())
     if scheme.lower() != "bearer" or not same:
         raise InvalidParameters(
             "Loading and unloading need the kernel's token: Authorization: Bearer ….",

@@ -22,7 +22,7 @@ import time
 from aiplayground import _guard
 from aiplayground._identity import TOKEN
 
-PARENT_FD = "AIPG_PARENT_FD"
+from .protocol import PARENT_FD_VARIABLE
 
 
 def watch_parent() -> bool:
@@ -33,7 +33,7 @@ def watch_parent() -> bool:
     a zombie until the worker does. Returns False where there is nothing to watch: the program was
     started by hand or under a guard, or the job object of Windows does the same.
     """
-    value = os.environ.pop(PARENT_FD, None)
+    value = os.environ.pop(PARENT_FD_VARIABLE, None)
     if value is None or sys.platform == "win32":
         return False
     lifeline = int(value)

@@ -164,7 +164,7 @@ _OPENAI_CODES = {
 def status_of(error: AIPlaygroundError) -> int:
     """Return the HTTP status for an error."""
     if error.code is ErrorCode.INVALID_PARAMETERS:
-        return _BY_REASON.get(error.details.get("reason", ""), 400)
+        return _BY_REASON.get(str(error.details.get("reason")), 400)
     return _BY_CODE.get(error.code, 500)
 
 

@@ -18,7 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from aiplayground.errors import AIPlaygroundError, InvalidSettings
+from aiplayground.errors import (
+    AIPlaygroundError,
+    FailureClass,
+    InvalidSettings,
+    ServiceFailed,
+)
 
 from .engine import Engine
 from .parent import inherited_socket, watch_parent
@@ -41,6 +46,10 @@ CLOSE_TIMEOUT = 5.0
 """Seconds in which the engine may free what it holds; then the process ends all the same."""
 
 BACKLOG = 2048
+
+KEEP_ALIVE = 75
+"""Seconds for which an idle connection stays open: one that is closed while a request is on its way
+costs that request."""
 
 
 def run(factory: EngineFactory, argv: Sequence[str] | None = None) -> NoReturn:
@@ -91,7 +100,14 @@ def _socket(options: argparse.Namespace) -> socket.socket:
     sock = socket.socket()
     if os.name == "posix":  # on Windows the option means something else, and is not needed
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind(("127.0.0.1", options.port))
+    try:
+        sock.bind(("127.0.0.1", options.port))
+    except OSError as error:
+        raise ServiceFailed(
+            f"Port {options.port} cannot be used: {error.strerror or error}. "
+            "Stop the program that has it, or choose another port.",
+            failure=FailureClass.PORT_TAKEN,
+        ) from error
     return sock
 
 
@@ -166,6 +182,7 @@ def _make_server(host: Host) -> uvicorn.Server:
             lifespan="off",
             ws="none",
             backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE,
             server_header=False,
             date_header=False,
             proxy_headers=False,

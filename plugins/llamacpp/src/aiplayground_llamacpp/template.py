@@ -14,7 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
+from jinja2.ext import Extension, loopcontrols
+from jinja2.nodes import Node
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from aiplayground.errors import InvalidParameters
@@ -46,6 +48,17 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         _check_size(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+
+class _Generation(Extension):
+    """The block `{% generation %}`, which marks for trainers what the assistant wrote."""
+
+    tags = {"generation"}  # noqa: RUF012  # declared like this by Jinja
+
+    def parse(self, parser: Parser) -> list[Node]:
+        """Return what stands in the block, as if there were none."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class ChatTemplate:
@@ -95,7 +108,9 @@ class ChatTemplate:
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    environment = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+    environment = _Sandbox(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = _strftime_now
