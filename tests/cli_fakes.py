@@ -42,7 +42,7 @@ def backend():
 @hookimpl
 async def installed_version(ctx):
     there = (HOME / "absent-installed").exists()
-    return "9.9" if ctx.name == "fake-backend" or there else None
+    return "9.9" if ctx.service == "fake-backend" or there else None
 
 
 @hookimpl
@@ -67,7 +67,7 @@ async def start(ctx):
 async def list_models(ctx):
     from aiplayground.types import ModelInfo
 
-    if ctx.name == "absent-backend":
+    if ctx.service == "absent-backend":
         return []
     return [
         ModelInfo(name="parrot", size=1_600_000, quantization="F16", parameters=790_000),

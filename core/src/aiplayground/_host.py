@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ._bus import Bus
 from ._logs import LogHub
 from ._router import Router
+from .errors import InvalidModelFile
 from .models import LocalModel, ModelIndex, ModelScan, match_model
 
 if TYPE_CHECKING:
@@ -36,8 +37,21 @@ class Library:
         return await asyncio.to_thread(self._index.scan, self.roots, extra)
 
     async def find(self, name: str) -> LocalModel:
-        """Return the model of this name, or at this path; raise `ModelNotFound`."""
-        return match_model(name, (await self.scan()).models)
+        """Return the model of this name, or at this path.
+
+        Raises `ModelNotFound`, and `InvalidModelFile` for one that is there but damaged.
+        """
+        return match_model(name, (await self.check(name)).models)
+
+    async def check(self, name: str) -> ModelScan:
+        """Look at the disk; raise `InvalidModelFile` if it is that model which is damaged."""
+        found = await self.scan()
+        for problem in found.problems:
+            if name in (str(problem.path), problem.path.name, problem.path.stem):
+                raise InvalidModelFile(
+                    problem.message, details={"path": str(problem.path), "reason": problem.reason}
+                )
+        return found
 
     def add(self, path: Path) -> None:
         """Take in a file outside the folders, because somebody named it."""

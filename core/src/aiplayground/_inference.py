@@ -96,9 +96,8 @@ class Inference:
                 return self._services[found[0].service], found[0]
             if found:
                 raise _ambiguous(name, found)
-        if path is not None:
-            # The catalogue left it out for a reason that the file itself tells best.
-            await self._host.library.find(str(path))
+        # A file that is there but damaged is in no catalogue: it tells best what is wrong.
+        await self._host.library.check(str(path or name))
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> ModelNotFound:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 KEPT_LINES = 200
+PORT_TRIES = 3
+"""How often a worker is launched whose port was lost to another program meanwhile."""
 
 
 @dataclass(slots=True)
@@ -44,11 +46,12 @@ class Output:
 
 @dataclass(slots=True)
 class Launched:
-    """A worker's process with the address it was given."""
+    """A worker's process with the address it was given; `inode` is its socket's, if we bound it."""
 
     process: Process
     port: int
     output: Output
+    inode: int | None = None
 
     @property
     def base_url(self) -> str:
@@ -75,19 +78,46 @@ class Launcher:
     preferred_port: int | None = None
     fixed_port: int | None = None
 
-    async def launch(self, spec: LaunchSpec, token: str) -> Launched:
+    async def bring_up(
+        self, spec: LaunchSpec, token: str, started: Callable[[Launched], None]
+    ) -> Launched:
+        """Launch and wait until it is ready, on another port if its own was lost meanwhile.
+
+        `started` is called with each process as soon as it exists: the caller ends it. Raises
+        `ServiceFailed`.
+        """
+        fixed = spec.primary and self.fixed_port is not None
+        tried = 0
+        while True:
+            launched = await self.launch(spec, token, anywhere=tried > 0)
+            started(launched)
+            tried += 1
+            try:
+                await self.wait_ready(launched, spec)
+            except ServiceFailed as error:
+                lost = error.failure is FailureClass.PORT_TAKEN and not fixed
+                if not lost or tried == PORT_TRIES:
+                    raise
+                self.log(spec.name, f"{error.message} Trying another port.")
+                await launched.process.end(self.grace)
+            else:
+                return launched
+
+    async def launch(self, spec: LaunchSpec, token: str, *, anywhere: bool = False) -> Launched:
         """Start the process; raises `ServiceFailed` when it cannot even be started."""
         output = Output()
         # Closed before anything else: a kept copy would make a dead worker's port accept and hang.
-        with self._bind(spec) as listener:
+        with self._bind(spec, anywhere=anywhere) as listener:
             port = int(listener.getsockname()[1])
             if _hands_over(spec):
-                process = await self._spawn(spec, token, output, port=port, fd=listener.fileno())
-                return Launched(process, port, output)
+                fd = listener.fileno()
+                inode = os.fstat(fd).st_ino
+                process = await self._spawn(spec, token, output, port=port, fd=fd)
+                return Launched(process, port, output, inode)
         return Launched(await self._spawn(spec, token, output, port=port), port, output)
 
-    def _bind(self, spec: LaunchSpec) -> socket.socket:
-        preferred = self.preferred_port if spec.primary else None
+    def _bind(self, spec: LaunchSpec, *, anywhere: bool) -> socket.socket:
+        preferred = self.preferred_port if spec.primary and not anywhere else None
         fixed = self.fixed_port if spec.primary else None
         try:
             return _ports.bind(preferred, fixed=fixed)
@@ -171,10 +201,9 @@ class Launcher:
             probe.cancel()
 
     async def _check_identity(self, launched: Launched, spec: LaunchSpec) -> None:
-        if _hands_over(spec):
-            return  # it listens on the very socket that we bound
-        tree = await asyncio.to_thread(launched.process.tree)
-        if await asyncio.to_thread(_ports.listener_in_tree, launched.port, tree) is False:
+        # Another kernel may have bound the port as well: on Linux two sockets can, while neither
+        # listens and the port has connections in TIME_WAIT.
+        if await asyncio.to_thread(self._is_ours, launched) is False:
             holder = await asyncio.to_thread(_ports.holder, launched.port)
             raise ServiceFailed(
                 f"{self.service}: port {launched.port} is answered by {holder or 'another program'}"
@@ -183,6 +212,12 @@ class Launcher:
                 failure=FailureClass.PORT_TAKEN,
                 details={"service": self.service, "port": launched.port},
             )
+
+    @staticmethod
+    def _is_ours(launched: Launched) -> bool | None:
+        if launched.inode is not None:
+            return _ports.listens_on(launched.port, launched.inode)
+        return _ports.listener_in_tree(launched.port, launched.process.tree())
 
     def explain(self, launched: Launched, spec: LaunchSpec, returncode: int) -> ServiceFailed:
         """Say why a worker ended."""

@@ -178,6 +178,7 @@ def _load_one(
         stage = "validate"
         hooks = _validate(plugin)
         manager.register(plugin, candidate.name)
+        _check_registered(plugin, hooks, manager)
         stage = "backend"
         backends = _backends(plugin, hooks)
         for spec in backends:
@@ -252,7 +253,9 @@ def _implementations(plugin: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
         if name.startswith("__") or not _is_function(plugin, name):
             continue
         function = getattr(plugin, name)
-        options = getattr(function, IMPL_ATTRIBUTE, None)
+        # The mark may be above `@staticmethod` or `@classmethod`.
+        static = inspect.getattr_static(plugin, name)
+        options = getattr(function, IMPL_ATTRIBUTE, None) or getattr(static, IMPL_ATTRIBUTE, None)
         if isinstance(options, dict):
             yield name, function, options
 
@@ -260,7 +263,15 @@ def _implementations(plugin: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
 def _is_function(plugin: Any, name: str) -> bool:
     # getattr_static: looking at a plugin must not run its properties.
     static = inspect.getattr_static(plugin, name, None)
-    return isinstance(static, staticmethod | classmethod) or inspect.isroutine(static)
+    return isinstance(static, staticmethod | classmethod) or callable(static)
+
+
+def _check_registered(plugin: Any, hooks: Iterable[str], manager: pluggy.PluginManager) -> None:
+    """Refuse what pluggy passed over: it would never be called, and nobody would know why."""
+    for hook in hooks:
+        impls = getattr(manager.hook, hook).get_hookimpls()
+        if not any(each.plugin is plugin for each in impls):
+            raise PluginError(f"hook '{hook}' must be a function, not an object that is called.")
 
 
 def _check_function(hook: str, function: Any, options: dict[str, Any]) -> None:
@@ -270,7 +281,8 @@ def _check_function(hook: str, function: Any, options: dict[str, Any]) -> None:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
             raise PluginError(
-                f"hook '{hook}' takes '{parameter}'; hooks get positional arguments only."
+                f"hook '{hook}' takes '{parameter.name}' by keyword only, or any keyword; hooks "
+                f"get positional arguments."
             )
         if parameter.name not in known and parameter.default is parameter.empty:
             raise PluginError(

@@ -10,9 +10,9 @@ import contextlib
 import errno
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import FailureClass, ServiceFailed
 
@@ -83,6 +83,17 @@ def listener_in_tree(port: int, processes: Iterable[psutil.Process]) -> bool | N
         except psutil.NoSuchProcess:
             continue
     return None if hidden else False
+
+
+def listens_on(port: int, inode: int) -> bool | None:
+    """Whether the socket with this inode is what listens on the port; None where unknowable.
+
+    Source: proc(5), /proc/net/tcp: field 10 is the inode.
+    """
+    if sys.platform != "linux":
+        return None
+    rows = [row for row in _tcp_rows() if row.port == port and row.state == _LISTEN]
+    return any(row.inode == inode for row in rows) if rows else None
 
 
 def holder(port: int) -> str | None:
@@ -158,11 +169,20 @@ def _only_winding_down(port: int) -> bool:
     A socket that is bound and not listening is in no table: an empty answer means that there is
     one. Source: proc(5), /proc/net/tcp: fields 2 (address:port, hexadecimal) and 4 (state).
     """
-    states = set()
+    states = {row.state for row in _tcp_rows() if row.port == port}
+    return bool(states) and _LISTEN not in states
+
+
+class _TcpRow(NamedTuple):
+    port: int
+    state: int
+    inode: int
+
+
+def _tcp_rows() -> Iterator[_TcpRow]:
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(OSError):
             for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
                 fields = line.split()
-                if int(fields[1].rpartition(":")[2], 16) == port:
-                    states.add(int(fields[3], 16))
-    return bool(states) and _LISTEN not in states
+                port = int(fields[1].rpartition(":")[2], 16)
+                yield _TcpRow(port, int(fields[3], 16), int(fields[9]))

@@ -221,9 +221,13 @@ class Worker:
         self._running_since = None
         self._set(Runtime.STARTING)
         launched: Launched | None = None
+
+        def started(process: Launched) -> None:
+            nonlocal launched
+            launched = self._launched = process
+
         try:
-            launched = self._launched = await self._launcher.launch(self.spec, self.token)
-            await self._launcher.wait_ready(launched, self.spec)
+            launched = await self._launcher.bring_up(self.spec, self.token, started)
             self.error = None
             self._running_since = time.monotonic()
             self._set(Runtime.RUNNING)

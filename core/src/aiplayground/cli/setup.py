@@ -30,7 +30,8 @@ STEP = 10
 def command(app: App, service: str) -> None:
     """Install what a service needs.
 
-    What is there already is brought up to date. `aipg services` lists the services. Ctrl-C ends the installation; run it again to go on.
+    What is there already is brought up to date. `aipg services` lists the services. Ctrl-C ends
+    the installation; run it again to go on.
     """
 
     async def install(kernel: Kernel) -> ServiceInfo:

@@ -60,7 +60,7 @@ async def endpoint(ctx: ServiceContext, model: str | None) -> str:
     """Return the base URL of the worker that holds the model."""
     from .residency import base_url
 
-    return await base_url(ctx, model)
+    return base_url(ctx, model)
 
 
 @hookimpl
