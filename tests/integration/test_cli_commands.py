@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.cli_fakes import Cli
+from tests.gguf_files import Gguf
 
 
 @pytest.fixture
@@ -206,12 +207,12 @@ def test_completion_of_names(cli: Cli) -> None:
     def complete(words: str, count: int) -> list[str]:
         variables = {"COMP_WORDS": words, "COMP_CWORD": str(count)}
         done = cli.run(_AIPG_COMPLETE="bash_complete", **variables)
-        return [line.partition(",")[2] for line in done.stdout.splitlines()]
+        return [line.partition(",")[2] for line in done.stdout.split()]
 
     assert complete("aipg setup a", 2) == ["absent-backend"]
     assert complete("aipg config get models.", 3) == ["models.default", "models.folders"]
-    (cli.home / "models").mkdir()
-    assert complete("aipg chat -m x", 3) == []
+    Gguf().write(cli.home / "models" / "tiny.gguf")
+    assert complete("aipg chat -m t", 3) == ["tiny"]
 
 
 def test_the_console_script_is_the_module(cli: Cli) -> None:

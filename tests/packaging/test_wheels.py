@@ -22,7 +22,12 @@ PROJECTS = {
     "aiplayground_llamacpp": ROOT / "plugins/llamacpp",
     "aiplayground_guide": ROOT / "plugins/guide",
 }
-RUN = "import sys; from aiplayground.cli import main; sys.argv = ['aipg', *sys.argv[1:]]; main()"
+RUN = """
+import sys
+from aiplayground.cli import main
+sys.argv = ["aipg", *sys.argv[1:]]
+sys.exit(main())
+"""
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +124,7 @@ def test_kernel_with_a_model_pack_only_says_what_is_missing(subset: object) -> N
     pack = subset("aiplayground", "aiplayground_guide")  # type: ignore[operator]  # as above
     refused = pack.aipg("chat", "-m", "guide", "Hello")
     assert refused.returncode == 1
-    assert "guide" in refused.stderr
+    assert "aiplayground-llamacpp" in refused.stderr
 
 
 @pytest.mark.engine

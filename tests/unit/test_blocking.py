@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import gc
+import signal
 import threading
 from pathlib import Path
 
@@ -98,7 +98,9 @@ def test_an_interrupt_ends_the_answer_and_the_kernel_goes_on(tmp_path: Path) -> 
         fake.answering = kernel.call(_event)
         answer = kernel.chat(question())
         assert next(answer).text == "a"
-        timer = threading.Timer(0.1, _thread.interrupt_main)
+        main = threading.main_thread().ident
+        assert main is not None
+        timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             next(answer)

@@ -40,6 +40,7 @@ SUBJECT = frozenset({"model", "messages", "prompt", "kind", "input", "query", "d
 """Request fields that say what is asked; all others are parameters that a backend declares."""
 
 NAMES_SHOWN = 10
+INSTALL_HINT = "Install one, for instance: pip install aiplayground-llamacpp"
 
 
 class Inference:
@@ -101,6 +102,12 @@ class Inference:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> ModelNotFound:
+        if not self._services:
+            return ModelNotFound(
+                f"There is no model '{name}', because no backend is installed that could run one. "
+                f"{INSTALL_HINT}",
+                details={"model": name, "models": []},
+            )
         names = [each.name for each in self._catalogue or ()]
         some = ", ".join(names[:NAMES_SHOWN]) or "none"
         return ModelNotFound(
@@ -122,6 +129,8 @@ class Inference:
         own = [each for each in models if each.path not in packs]
         if own or models:
             return max(own or models, key=_age).name
+        if not self._services:
+            raise ModelNotFound(f"No backend is installed that could run a model. {INSTALL_HINT}")
         raise ModelNotFound(
             "There is no language model here yet. Put a GGUF file into a models folder "
             "(`aipg models --paths` shows them), or install the package aiplayground-guide.",

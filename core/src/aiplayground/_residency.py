@@ -271,6 +271,7 @@ class Residency:
             # Whatever went wrong, it must be loaded anew before it is used again.
             if self._forget(entry):
                 self._changed(entry.model, reason)
+            self._released.set()  # there is room now for a load that waits
 
     def _forget(self, entry: _Entry) -> bool:
         if self._entries.get(entry.model) is not entry:

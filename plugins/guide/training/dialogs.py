@@ -260,9 +260,8 @@ class DialogSampler:
         self._questions = questions
         self._encoder = encoder
         self._rng = rng
-        # A topic with more phrasings is harder or wider (off-topic above all): ask it more often,
-        # but never so much more that the small topics starve.
-        self._weights = [len(topic.ask) ** 0.75 for topic in questions.topics]
+        # Each phrasing is as likely as another: what has many is wide (off-topic above all).
+        self._weights = [len(topic.ask) for topic in questions.topics]
 
     def question(self) -> tuple[str, Topic]:
         """A varied question and the topic that it belongs to."""

@@ -104,7 +104,7 @@ def round_to_f16(network: nn.Module) -> None:
 def main() -> None:
     """Parse arguments, train, report, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1800)
+    parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens per step")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import click
 
 from ._output import colour, is_terminal, note, without_controls
 from ._status import narrated
+from ._wrap import Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +65,7 @@ class Terminal:
     """Shows an answer on stdout; a model's reasoning on stderr, if somebody watches."""
 
     def __init__(self) -> None:
-        self._plain = is_terminal()
+        self._wrapper = Wrapper(shutil.get_terminal_size().columns) if is_terminal() else None
         self._watched = is_terminal(sys.stderr)
         self._reasoning = False
 
@@ -75,12 +77,15 @@ class Terminal:
             click.echo(click.style(text, dim=True), nl=False, err=True, color=colour())
         if chunk.text:
             self._end_reasoning()
-            text = without_controls(chunk.text) if self._plain else chunk.text
+            wrapper = self._wrapper
+            text = wrapper.feed(without_controls(chunk.text)) if wrapper else chunk.text
             click.echo(text, nl=False)
 
     def finish(self, answer: Answer) -> None:
         """End the line, and say so if the answer was cut off."""
         self._end_reasoning()
+        if self._wrapper is not None:
+            click.echo(self._wrapper.flush(), nl=False)
         if answer.text and not answer.text.endswith("\n"):
             click.echo()
         if answer.finish_reason == "length" and self._watched:

@@ -42,32 +42,30 @@ async def converse(
 ) -> None:
     """Hold a conversation until the person leaves."""
     name = model or await kernel.default_model()
-    conversation = Conversation(app, kernel, name, system, sampling)
+    conversation = Conversation(kernel, name, system, sampling)
     await conversation.warm_up()
     say("/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.", dim=True)
     prompt = Prompt(kernel.paths.state / HISTORY, list(COMMANDS))
-    while (line := await prompt.read()) is not LEAVE:
-        if line.strip() and not await conversation.take(line):
-            return
+    assert app.signals is not None
+    # From here to the end, also between a line and its answer: Ctrl-C never ends the program.
+    with app.signals.divert(conversation.interrupt):
+        while (line := await prompt.read()) is not LEAVE:
+            if line.strip() and not await conversation.take(line):
+                return
 
 
 class Conversation:
     """What was said so far, and with which model."""
 
     def __init__(
-        self,
-        app: App,
-        kernel: Kernel,
-        model: str,
-        system: str | None,
-        sampling: dict[str, Any],
+        self, kernel: Kernel, model: str, system: str | None, sampling: dict[str, Any]
     ) -> None:
         self.model = model
         self.system = system
         self.messages: list[dict[str, str]] = []
-        self._app = app
         self._kernel = kernel
         self._sampling = sampling
+        self._answering: asyncio.Task[None] | None = None
 
     async def warm_up(self) -> None:
         """Load the model before the first question; raises what is wrong with it."""
@@ -77,6 +75,11 @@ class Conversation:
         async with narrated(self._kernel, self.model):
             await self._kernel.ensure_ready(found.service, found.name)
         say(f"{found.name} on {self._kernel.service(found.service).title}.", bold=True)
+
+    def interrupt(self) -> None:
+        """Stop the answer, if one is being given."""
+        if self._answering is not None:
+            self._answering.cancel()
 
     async def take(self, line: str) -> bool:
         """Do what a line says; returns whether to go on."""
@@ -106,18 +109,16 @@ class Conversation:
             note("(the model said nothing)")
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Do the work; Ctrl-C cancels it alone. Returns whether that happened."""
-        signals = self._app.signals
-        assert signals is not None
-        task = asyncio.create_task(work)
-        with signals.divert(task.cancel):
-            try:
+        """Do the work until it is done or interrupted; returns whether it was interrupted."""
+        self._answering = task = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task})
+        finally:
+            self._answering = None
+            # Only if this one was cancelled itself: the work must not outlive it.
+            if not task.done():
+                task.cancel()
                 await asyncio.wait({task})
-            finally:
-                # Only if this one was cancelled itself: the work must not outlive it.
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait({task})
         if task.cancelled():
             return True
         task.result()

@@ -22,14 +22,14 @@ class ProgressBar:
         self._task = self._bar.add_task("", total=100, message="")
 
     def __enter__(self) -> ProgressBar:
-        self._bar.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._bar.stop()
 
     def show(self, stage: str, percent: float, message: str) -> None:
-        """Move the bar."""
+        """Move the bar; it appears with the first step."""
+        self._bar.start()
         self._bar.update(
             self._task, description=escape(stage), completed=percent, message=escape(message)
         )

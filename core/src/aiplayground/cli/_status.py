@@ -13,12 +13,13 @@ import click
 from aiplayground.events import Event, ModelLoaded, ServiceInfoUpdate
 from aiplayground.states import Runtime
 
-from ._output import is_terminal, without_controls
+from ._output import colour, is_terminal, without_controls
 
 if TYPE_CHECKING:
     from aiplayground.kernel import Kernel
 
 _CLEAR = "\r\x1b[K"
+_THINKING = "Thinking …"
 
 
 class StatusLine:
@@ -35,7 +36,8 @@ class StatusLine:
             self._shown = text
             # A line that wraps could not be taken back.
             fitting = without_controls(text).replace("\n", " ")[: _width() - 1]
-            self._write(_CLEAR + click.style(fitting, dim=True))
+            shown = fitting if colour() is False else click.style(fitting, dim=True)
+            self._write(_CLEAR + shown)
 
     def clear(self) -> None:
         """Take the text away."""
@@ -56,6 +58,8 @@ class StatusLine:
 async def narrated(kernel: Kernel, model: str) -> AsyncIterator[StatusLine]:
     """Say what the kernel does to get an answer of a model, until `end` or the end of the block."""
     status = StatusLine()
+    if any(service.models for service in kernel.services()):
+        status.show(_THINKING)
     async with kernel.subscribe(ServiceInfoUpdate, ModelLoaded, snapshot=False) as events:
 
         async def follow() -> None:
@@ -76,7 +80,7 @@ async def narrated(kernel: Kernel, model: str) -> AsyncIterator[StatusLine]:
 def describe(event: Event, model: str) -> str:
     """Return what an event means to somebody who waits for an answer; empty: nothing."""
     if isinstance(event, ModelLoaded):
-        return "Thinking …"
+        return _THINKING
     if not isinstance(event, ServiceInfoUpdate):
         return ""
     service = next((each for each in event.services if each.name == event.service), None)

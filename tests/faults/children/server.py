@@ -1,0 +1,95 @@
+"""A small OpenAI-speaking server that behaves, or misbehaves as it is told.
+
+Arguments: the port, then any of: `count=FILE` (add our process id to it), `say=TEXT` (log a line),
+`exit=CODE`, `signal=NUMBER` (end by it), `chatter=N` (log N lines, slowly, before listening),
+`hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+
+PAUSE = 0.05
+
+
+def options() -> dict[str, str]:
+    """Return what was asked for after the port."""
+    return {name: value for name, _, value in (each.partition("=") for each in sys.argv[2:])}
+
+
+def misbehave(told: dict[str, str]) -> None:
+    """Do what is to be done before listening; may not return."""
+    if "stubborn" in told:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "count" in told:
+        with open(told["count"], "a") as file:
+            file.write(f"{os.getpid()}\n")
+    for number in range(int(told.get("chatter", "0"))):
+        print("loading layer", number, flush=True)
+        time.sleep(PAUSE)
+    if "say" in told:
+        print(told["say"], file=sys.stderr, flush=True)
+    if "signal" in told:
+        os.kill(os.getpid(), int(told["signal"]))
+    if "exit" in told:
+        sys.exit(int(told["exit"]))
+    while "hold" in told:
+        time.sleep(3600)
+
+
+def answer(connection: socket.socket, chunks: int) -> None:
+    """Answer one request and close."""
+    with contextlib.suppress(OSError), connection:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            if not (part := connection.recv(65536)):
+                return
+            request += part
+        if request.startswith(b"POST /v1/chat/completions"):
+            stream(connection, chunks)
+            return
+        body = b'{"data": [{"id": "m"}]}'
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
+        connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def stream(connection: socket.socket, chunks: int) -> None:
+    """Send server-sent events, one every `PAUSE` seconds."""
+    head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n"
+    connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+    for _ in range(chunks):
+        send(connection, b'{"choices": [{"delta": {"content": "word "}}]}')
+        time.sleep(PAUSE)
+    send(connection, b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}')
+    send(connection, b"[DONE]")
+    connection.sendall(b"0\r\n\r\n")
+
+
+def send(connection: socket.socket, data: bytes) -> None:
+    """Send one event as one chunk."""
+    event = b"data: " + data + b"\n\n"
+    connection.sendall(b"%x\r\n" % len(event) + event + b"\r\n")
+
+
+def main() -> None:
+    """Serve until ended."""
+    told = options()
+    misbehave(told)
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", int(told.get("port", sys.argv[1]))))
+    listener.listen(128)
+    while True:
+        connection, _ = listener.accept()
+        chunks = int(told.get("chunks", "3"))
+        threading.Thread(target=answer, args=(connection, chunks), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
