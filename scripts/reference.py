@@ -17,10 +17,11 @@ import click
 
 from aiplayground import errors, events, hookspecs, states
 from aiplayground._loader import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
-from aiplayground.cli import main as aipg
+from aiplayground.cli.root import root
 from aiplayground.settings import KernelSettings, ServiceSettings, settings_class
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+WIDTH = 90
 NOTE = "<!-- Made by scripts/reference.py from the code; change the code, not this page. -->"
 
 
@@ -160,18 +161,13 @@ def cli() -> str:
     """Describe every command, from click's own help."""
 
     def parts() -> Iterator[str]:
-        context = click.Context(_group(), info_name="aipg")
+        context = click.Context(
+            root, info_name="aipg", terminal_width=WIDTH, **root.context_settings
+        )
         yield f"```text\n{context.get_help()}\n```"
         yield from _commands(context)
 
     return page("Command line", "What `aipg --help` and `aipg COMMAND --help` print.", parts())
-
-
-def _group() -> click.Group:
-    from aiplayground.cli import command_group
-
-    assert callable(aipg)
-    return command_group()
 
 
 def _commands(context: click.Context) -> Iterator[str]:
@@ -180,7 +176,7 @@ def _commands(context: click.Context) -> Iterator[str]:
     for name in sorted(group.list_commands(context)):
         command = group.get_command(context, name)
         assert command is not None
-        inner = click.Context(command, info_name=name, parent=context)
+        inner = click.Context(command, info_name=name, parent=context, terminal_width=WIDTH)
         yield f"## `{inner.command_path}`"
         yield f"```text\n{inner.get_help()}\n```"
         if isinstance(command, click.Group):

@@ -104,9 +104,7 @@ def kernel(
     }
     merged = {key: {**QUICK.get(key, {}), **(settings or {}).get(key, {})} for key in QUICK}
     merged |= {key: value for key, value in (settings or {}).items() if key not in QUICK}
-    return Kernel(
-        home=home, plugins=named, discover=False, settings=merged, environ={}, **options
-    )
+    return Kernel(home=home, plugins=named, discover=False, settings=merged, environ={}, **options)
 
 
 def question(model: str = "m", **parameters: Any) -> ChatRequest:

@@ -5,43 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fakes import (
+    Fake,
+    ask,
+    collect,
+    eventually,
+    everything,
+    kernel,
+    nothing_leaks,
+    question,
+)
 
 from aiplayground.errors import (
     InvalidParameters,
     ModelNotFound,
-    PluginError,
-    ServiceFailed,
     ServiceNotAvailable,
 )
-from aiplayground.events import KernelStopped, KernelStopping, ModelUnloaded, ServiceInfoUpdate
+from aiplayground.events import KernelStopped, KernelStopping
 from aiplayground.hookspecs import hookimpl
-from aiplayground.middleware import LifecycleCall, Middleware, RequestCall
-from aiplayground.specs import Capability, Device, Health
+from aiplayground.specs import Capability
 from aiplayground.types import (
-    ChatChunk,
     CompletionRequest,
     Embeddings,
     EmbedRequest,
     GenerateEvent,
     ImageRequest,
-    ModelInfo,
-)
-from tests.fakes import (
-    Fake,
-    ask,
-    collect,
-    everything,
-    eventually,
-    kernel,
-    nothing_leaks,
-    question,
-    statuses,
 )
 
 
@@ -73,7 +66,9 @@ async def test_closing_an_answer_closes_the_backends_generator_at_once(tmp_path:
 
 async def test_an_unknown_model_is_minus_two_with_a_suggestion(tmp_path: Path) -> None:
     async with kernel(tmp_path, Fake(models=["llama-3", "qwen"])) as k:
-        with pytest.raises(ModelNotFound, match="no model 'lama-3'. Did you mean 'llama-3'") as caught:
+        with pytest.raises(
+            ModelNotFound, match="no model 'lama-3'. Did you mean 'llama-3'"
+        ) as caught:
             await ask(k, "lama-3")
         assert caught.value.code == -2
         assert caught.value.details["models"] == ["llama-3", "qwen"]

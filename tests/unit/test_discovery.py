@@ -26,7 +26,9 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, module: str, source: str, *, plugin: str, dist: str, version: str = "1.0") -> None:
+    def add(
+        self, module: str, source: str, *, plugin: str, dist: str, version: str = "1.0"
+    ) -> None:
         (self.folder / f"{module}.py").write_text(source)
         info = self.folder / f"{dist.replace('-', '_')}-{version}.dist-info"
         info.mkdir()

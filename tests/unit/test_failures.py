@@ -51,7 +51,17 @@ def test_each_cause_is_told_from_the_log_or_the_exit(code: int, line: str, failu
 
 def test_every_message_says_more_than_what_happened() -> None:
     messages = {classify("svc", "main", code, [line]).message for code, line, _ in CASES}
-    advice = ("Use ", "Stop ", "Install ", "Set ", "Download ", "Check ", "Free ", "another", "says")
+    advice = (
+        "Use ",
+        "Stop ",
+        "Install ",
+        "Set ",
+        "Download ",
+        "Check ",
+        "Free ",
+        "another",
+        "says",
+    )
     assert all(any(word in message for word in advice) for message in messages), messages
 
 
@@ -60,7 +70,11 @@ def told(body: object) -> str:
 
 
 def test_what_the_worker_says_itself_counts_most() -> None:
-    body = {"code": -3, "message": "It is damaged.", "details": {"failure": "bad-model", "path": "x"}}
+    body = {
+        "code": -3,
+        "message": "It is damaged.",
+        "details": {"failure": "bad-model", "path": "x"},
+    }
     error = classify("svc", "main", 1, ["out of memory", told(body), "Traceback"])
     assert error.failure is FailureClass.BAD_MODEL
     assert error.message == "svc: It is damaged."

@@ -40,7 +40,9 @@ def test_a_cheap_module_loads_nothing_heavy(module: str) -> None:
 
 
 def test_importing_the_package_loads_none_of_its_modules() -> None:
-    source = "import sys, aiplayground; print(*(n for n in sys.modules if n.startswith('aiplayground')))"
+    source = (
+        "import sys, aiplayground; print(*(n for n in sys.modules if n.startswith('aiplayground')))"
+    )
     assert python(source).split() == ["aiplayground"]
 
 

@@ -121,7 +121,9 @@ async def test_chunks_are_told_of_the_request_as_it_was_sent() -> None:
     assert set(seen) == {"requesta"}
 
 
-@pytest.mark.parametrize("chain", [[], [OnlyChunks()], [Noting("a", [])], [Noting("a", []), OnlyChunks()]])
+@pytest.mark.parametrize(
+    "chain", [[], [OnlyChunks()], [Noting("a", [])], [Noting("a", []), OnlyChunks()]]
+)
 async def test_closing_the_consumer_closes_the_engine_at_once(chain: list[object]) -> None:
     engine = Engine()
     answer = compose_request(chain, CALL, engine)("r")
@@ -169,7 +171,9 @@ class BrokenChunk:
 @pytest.mark.parametrize("broken", [Broken(), BrokenChunk()])
 async def test_an_error_of_a_middleware_names_it_and_closes_the_engine(broken: object) -> None:
     engine = Engine()
-    with pytest.raises(PluginError, match=rf"{type(broken).__name__}\.\w+' raised ZeroDivisionError"):
+    with pytest.raises(
+        PluginError, match=rf"{type(broken).__name__}\.\w+' raised ZeroDivisionError"
+    ):
         await collect(compose_request([broken], CALL, engine)("r"))
     assert engine.closed == 1
 

@@ -81,7 +81,13 @@ class Watch:
         self.now, self.wall, self.cpu, self.lines = 1000.0, 5e9, 0.0, 0
 
     def probe(
-        self, *, ok: bool = False, after: float = 1, asleep: float = 0, cpu: float = 0, lines: int = 0
+        self,
+        *,
+        ok: bool = False,
+        after: float = 1,
+        asleep: float = 0,
+        cpu: float = 0,
+        lines: int = 0,
     ) -> bool:
         self.now += after
         self.wall += after + asleep

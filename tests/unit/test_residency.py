@@ -291,7 +291,9 @@ async def test_a_model_that_came_with_its_worker_is_adopted_once(engine: Engine)
     assert (engine.calls, engine.events) == ([], ["a loaded"])
 
 
-async def test_a_crash_while_busy_forgets_the_model_and_the_next_one_loads_it(engine: Engine) -> None:
+async def test_a_crash_while_busy_forgets_the_model_and_the_next_one_loads_it(
+    engine: Engine,
+) -> None:
     holder = await engine.hold("a")
     engine.residency.drop(["a", "unknown"], "crashed")
     assert engine.residency.loaded == ()

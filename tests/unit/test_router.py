@@ -32,7 +32,9 @@ def router(*plugins: object, report: Report | None = None) -> Router:
 class Backend:
     """A backend "svc" with one function for a hook."""
 
-    def __init__(self, hook: str = "", function: Any = None, name: str = "svc", **spec: Any) -> None:
+    def __init__(
+        self, hook: str = "", function: Any = None, name: str = "svc", **spec: Any
+    ) -> None:
         self.spec = BackendSpec(name=name, title="", **spec)
         if hook:
             setattr(self, hook, hookimpl(function))
@@ -131,8 +133,12 @@ async def run(found: Route) -> Any:
 
 
 @pytest.mark.parametrize(("hook", "function"), [("start", raises_value_error), ("chat", stream_of_errors)])  # fmt: skip
-async def test_what_is_no_error_of_ours_is_blamed_on_plugin_and_hook(hook: str, function: Any) -> None:
-    with pytest.raises(PluginError, match=f"plugin0: hook '{hook}' raised ValueError: boom") as caught:
+async def test_what_is_no_error_of_ours_is_blamed_on_plugin_and_hook(
+    hook: str, function: Any
+) -> None:
+    with pytest.raises(
+        PluginError, match=f"plugin0: hook '{hook}' raised ValueError: boom"
+    ) as caught:
         await run(route(hook, function))
     assert caught.value.details == {"plugin": "plugin0", "hook": hook, "error": "ValueError"}
     assert isinstance(caught.value.__cause__, ValueError)
@@ -169,7 +175,11 @@ def wrapped(hook: str, returned: Any) -> Any:
         ("start", lambda original, ctx: 5, "returned int where a coroutine is due"),
         ("start", lambda original, ctx: None, "returned NoneType where a coroutine is due"),
         ("chat", lambda original, ctx: [1], "returned list where an async generator is due"),
-        ("chat", lambda original, ctx: raises_value_error(ctx), "returned coroutine where an async"),
+        (
+            "chat",
+            lambda original, ctx: raises_value_error(ctx),
+            "returned coroutine where an async",
+        ),
     ],
 )
 async def test_a_wrong_kind_of_answer_is_named(hook: str, returned: Any, words: str) -> None:

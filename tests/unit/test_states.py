@@ -92,7 +92,9 @@ def test_tables_are_complete_closed_and_read_only(
     kind: type[StrEnum], table: Mapping[Any, frozenset[Any]]
 ) -> None:
     assert set(table) == set(kind)
-    assert all(isinstance(targets, frozenset) and targets <= set(kind) for targets in table.values())
+    assert all(
+        isinstance(targets, frozenset) and targets <= set(kind) for targets in table.values()
+    )
     assert not any(state in targets for state, targets in table.items())
     with pytest.raises(TypeError):
         table[next(iter(kind))] = frozenset()  # type: ignore[index]  # that is the point
