@@ -67,7 +67,7 @@ async def test_closing_an_answer_closes_the_backends_generator_at_once(tmp_path:
 async def test_an_unknown_model_is_minus_two_with_a_suggestion(tmp_path: Path) -> None:
     async with kernel(tmp_path, Fake(models=["llama-3", "qwen"])) as k:
         with pytest.raises(
-            ModelNotFound, match="no model 'lama-3'. Did you mean 'llama-3'"
+            ModelNotFound, match=r"no model 'lama-3'. Did you mean 'llama-3'"
         ) as caught:
             await ask(k, "lama-3")
         assert caught.value.code == -2
@@ -147,7 +147,7 @@ async def test_models_say_whose_they_are_and_whether_they_are_loaded(tmp_path: P
 
 async def test_a_failed_plugin_is_named_where_its_service_is_asked_for(tmp_path: Path) -> None:
     async with kernel(tmp_path, Fake()) as k:
-        with pytest.raises(ServiceNotAvailable, match="no service 'fak'. Did you mean 'fake'"):
+        with pytest.raises(ServiceNotAvailable, match=r"no service 'fak'. Did you mean 'fake'"):
             await k.start("fak")
 
 

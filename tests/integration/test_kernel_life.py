@@ -231,7 +231,7 @@ async def test_what_is_not_installed_is_not_started_and_says_how(tmp_path: Path)
     async with kernel(tmp_path, fake) as k:
         info = k.service("fake")
         assert (info.status, info.set_up, info.version) == ("NotInstalled", False, None)
-        with pytest.raises(ServiceNotAvailable, match="fake is not set up. Run: aipg setup fake"):
+        with pytest.raises(ServiceNotAvailable, match=r"fake is not set up. Run: aipg setup fake"):
             await k.start("fake")
         assert fake.calls == []
         assert await k.models() == []
@@ -263,7 +263,7 @@ async def test_a_set_up_that_fails_is_broken_with_the_cause(tmp_path: Path) -> N
         info = k.service("fake")
         assert (info.installation, info.status) == ("broken", "NotInstalled")
         assert "disk full" in info.as_api()["error"]["message"]
-        with pytest.raises(ServiceNotAvailable, match="not set up.*disk full"):
+        with pytest.raises(ServiceNotAvailable, match=r"not set up.*disk full"):
             await k.start("fake")
         fake.error = None
         assert (await k.set_up("fake")).as_api().get("error") is None

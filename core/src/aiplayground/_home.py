@@ -6,8 +6,6 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
 from ._ledger import Ledger, end_leftovers
 from .errors import FileOperationError, ServiceNotAvailable
 
@@ -19,10 +17,14 @@ class HomeLock:
     """Held by the one exclusive kernel of a home; a second one is told who holds it."""
 
     def __init__(self, paths: Paths) -> None:
+        from filelock import FileLock  # here: most kernels are not exclusive
+
         self._lock = FileLock(paths.runtime / "home.lock", blocking=False)
         self._note = paths.runtime / "home.json"
 
     def __enter__(self) -> None:
+        from filelock import Timeout
+
         try:
             self._lock.acquire()
         except Timeout:

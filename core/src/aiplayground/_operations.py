@@ -117,8 +117,7 @@ class Operations:
             # Without a set-up of its own, the package is the engine.
             self.installed = self.installed or self.find("setup") is None
             return self.installed
-        async with self._deadline("installed_version", self._timeouts.hook):
-            self.version = await route.call(Context(self._service))
+        self.version = await self._call(route, self._timeouts.hook, Context(self._service))
         self.installed = self.version is not None
         return self.installed
 
@@ -140,9 +139,7 @@ class Operations:
     async def _start(self, ctx: Context) -> None:
         route = self.find("start")
         if route is not None:
-            timeout = self._launcher.timeout * START_PATIENCE
-            async with self._deadline("start", timeout):
-                await route.call(ctx)
+            await self._call(route, self._launcher.timeout * START_PATIENCE, ctx)
         if self.primary is not None:
             # It may have crashed while the hook was still busy with another worker.
             async with self._deadline("start", self._launcher.timeout):
@@ -150,8 +147,7 @@ class Operations:
         health = self.find("health")
         if health is None:
             return
-        async with self._deadline("health", self._timeouts.hook):
-            answer = await health.call(ctx)
+        answer = await self._call(health, self._timeouts.hook, ctx)
         if not isinstance(answer, Health):
             raise health.wrong("a Health", answer)
         if not answer.ok:
@@ -175,8 +171,7 @@ class Operations:
             await self._take_down()
 
     async def _stop(self, route: Route) -> None:
-        async with self._deadline("stop", self._timeouts.hook):
-            await route.call(Context(self._service))
+        await self._call(route, self._timeouts.hook, Context(self._service))
 
     def _stopped_under_request(self) -> ServiceNotAvailable:
         return ServiceNotAvailable(
@@ -225,7 +220,9 @@ class Operations:
                 f"uninstall that with the tool that installed it.",
                 details={"service": self._service.name},
             )
-        await self._through("uninstall", partial(route.call, Context(self._service)))
+        limit = self._timeouts.setup or None
+        run = partial(self._call, route, limit, Context(self._service))
+        await self._through("uninstall", run)
         self.installed = False
         await self.look()
 
@@ -236,8 +233,7 @@ class Operations:
         route = self.find("list_models")
         if route is None:
             return []
-        async with self._deadline("list_models", self._timeouts.hook):
-            models = await route.call(Context(self._service))
+        models = await self._call(route, self._timeouts.hook, Context(self._service))
         if not isinstance(models, Sequence) or not all(isinstance(m, ModelInfo) for m in models):
             raise route.wrong("a list of ModelInfo", models)
         return models
@@ -247,8 +243,7 @@ class Operations:
         route = self.find("health")
         if route is None:
             return None
-        async with self._deadline("health", self._timeouts.hook):
-            return await route.call(Context(self._service))
+        return await self._call(route, self._timeouts.hook, Context(self._service))
 
     # Models -------------------------------------------------------------------------------
 
@@ -272,11 +267,7 @@ class Operations:
         route = self.find(hook)
         if route is None:
             return
-
-        async def run() -> None:
-            async with self._deadline(hook, timeout):
-                await route.call(Context(self._service), model)
-
+        run = partial(self._call, route, timeout, Context(self._service), model)
         await self._through(hook, run, model)
 
     def forget_models_of(self, worker: Worker) -> None:
@@ -351,6 +342,15 @@ class Operations:
     ) -> None:
         call = LifecycleCall(self._service.name, operation, model)
         await compose_lifecycle(self._host.middleware, call, run)()
+
+    async def _call(self, route: Route, seconds: float | None, *args: Any) -> Any:
+        """Await a hook within its deadline; a defect goes to the log with its traceback."""
+        try:
+            async with self._deadline(route.hook, seconds):
+                return await route.call(*args)
+        except PluginError as error:
+            self._service.log.logger.error("%s", error.message, exc_info=error)
+            raise
 
     def _deadline(self, hook: str, seconds: float | None) -> _Deadline:
         return _Deadline(self._service.name, hook, seconds)

@@ -273,15 +273,10 @@ class Service:
         self._job = None
         error = outcome(job)
         if error is not None:
-            self._log_defect(error)
             self._fail(error)
         else:
             # It may have crashed again by now, and what was heard of that is not said twice.
             self._follow(self._primary_heard or Runtime.RUNNING)
-
-    def _log_defect(self, error: AIPlaygroundError) -> None:
-        if isinstance(error, PluginError):
-            self.log.logger.error("%s", error.message, exc_info=error)
 
     def _fail(self, error: AIPlaygroundError) -> None:
         self._error = error
@@ -309,7 +304,6 @@ class Service:
         self._job = None
         error = outcome(job)
         if error is not None:
-            self._log_defect(error)
             self._error = error
         self._set_runtime(Runtime.STOPPED)
         self._settle(self._stop_waiters)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
 
 KERNEL_LOG = RESERVED
+NOT_OPEN = "The kernel is not open: use `async with Kernel()`."
 
 
 class Kernel:
@@ -328,11 +329,13 @@ class Kernel:
 
     async def devices(self) -> list[Device]:
         """Ask every plugin for compute devices; one that fails is logged and left out."""
+        from .specs import Device
+
         found: list[Device] = []
         for plugin, answer in await self._router.gather(
             "detect_devices", self.settings.timeouts.hook
         ):
-            if isinstance(answer, Sequence):
+            if isinstance(answer, Sequence) and all(isinstance(each, Device) for each in answer):
                 found.extend(answer)
             else:
                 self.log().logger.warning("%s: no devices: %r", plugin, answer)
@@ -354,7 +357,7 @@ class Kernel:
 
     def _find(self, name: str) -> Service:
         if not self._open:
-            raise ServiceNotAvailable("The kernel is not open: use `async with Kernel()`.")
+            raise ServiceNotAvailable(NOT_OPEN)
         if name in self._services:
             return self._services[name]
         failed = next((each for each in self.plugins.failures if each.name == name), None)
@@ -366,8 +369,10 @@ class Kernel:
         )
 
     def _refuse_when_closing(self) -> None:
-        if self._closing or not self._open:
+        if self._closing:
             raise ServiceNotAvailable("The kernel is shut down or shutting down.")
+        if not self._open:
+            raise ServiceNotAvailable(NOT_OPEN)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(services=self.services())

@@ -102,6 +102,7 @@ def _tell_all(findings: Iterable[Finding], tell: Tell) -> None:
 
 
 def _stops_kernel(finding: Finding) -> bool:
+    # Settings that do not validate; a plugin's wrong settings model comes with advice instead.
     return finding.verdict.value == "fail" and not finding.advice
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import httpx
-
 from aiplayground.errors import ServiceNotAvailable, from_dict
 from aiplayground.serving.protocol import LOAD_PATH, UNLOAD_PATH
 from aiplayground.types import ModelInfo
@@ -97,6 +95,8 @@ def _holder(ctx: ServiceContext, name: str) -> WorkerHandle | None:
 async def _post(
     ctx: ServiceContext, worker: WorkerHandle, path: str, body: dict[str, Any], timeout: float
 ) -> None:
+    import httpx  # here: models are listed before there is a worker to talk to
+
     headers = {"Authorization": f"Bearer {worker.token}"}
     url = worker.base_url
     try:
