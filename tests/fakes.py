@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from aiplayground.context import ServiceContext
 from aiplayground.events import Event, ServiceInfoUpdate, Snapshot
 from aiplayground.hookspecs import hookimpl
 from aiplayground.kernel import Kernel
-from aiplayground.specs import BackendSpec, Capability
+from aiplayground.specs import BackendSpec, Capability, LaunchSpec
 from aiplayground.types import ChatChunk, ChatRequest, ModelInfo
 
 PATIENCE = 30.0
@@ -187,3 +188,42 @@ def nothing_leaks() -> Iterator[None]:
     before = held()
     yield
     assert held() == before
+
+
+SERVER = str(Path(__file__).parent / "faults" / "children" / "server.py")
+
+
+class Served(Fake):
+    """A backend whose worker is a real process: `faults/children/server.py`.
+
+    `options` are the server's; change them between starts. The kernel's defaults talk to it.
+    """
+
+    def __init__(self, *options: str, name: str = "served", **launch: Any) -> None:
+        super().__init__(name, api="openai")
+        self.options = options
+        self.launch = launch
+        self.argv: list[str] | None = None
+
+    @hookimpl
+    async def start(self, ctx: ServiceContext) -> None:
+        self.calls.append("start")
+        await ctx.spawn(self.spec_of("main", primary=True, **self.launch))
+
+    def spec_of(self, name: str, *options: str, **launch: Any) -> LaunchSpec:
+        argv = [sys.executable, "-I", "-S", SERVER, "{port}", *self.options, *options]
+        return LaunchSpec(argv=self.argv or argv, name=name, **launch)
+
+    # The kernel's own `chat`, which talks to the worker.
+    chat = None  # type: ignore[assignment]
+    load_model = None  # type: ignore[assignment]
+    unload_model = None  # type: ignore[assignment]
+
+
+def spawned(count: Path) -> list[int]:
+    """Return the process ids that servers with `count=FILE` have noted."""
+    return [int(line) for line in count.read_text().split()] if count.exists() else []
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import types
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
 from ._loader import HOOKS, PluginSet
@@ -26,29 +27,22 @@ Report = Callable[[str, str, float], None]
 class Route:
     """One hook of one plugin, ready to be called with the specification's arguments."""
 
-    __slots__ = ("_function", "_straight", "_takes", "hook", "plugin", "report")
+    __slots__ = ("_blocked", "_invoke", "_is_coroutine", "hook", "plugin")
 
     def __init__(
         self, plugin: str, hook: str, function: Callable[..., Any], report: Report
     ) -> None:
         self.plugin = plugin
         self.hook = hook
-        self.report = report
-        self._function = function
-        known = list(HOOKS[hook].parameters)
-        names = inspect.signature(function).parameters
-        self._takes = tuple(known.index(name) for name in names if name in known)
-        self._straight = self._takes == tuple(range(len(known)))
-
-    def _invoke(self, args: tuple[Any, ...]) -> Any:
-        if self._straight:
-            return self._function(*args)
-        return self._function(*[args[index] for index in self._takes])
+        self._invoke = _positional(hook, function)
+        self._is_coroutine = inspect.iscoroutinefunction(function)
+        # Made once: this object is passed on with every call and every chunk.
+        self._blocked = partial(report, plugin, hook)
 
     def sync(self, *args: Any) -> Any:
         """Call a plain hook."""
         try:
-            return self._invoke(args)
+            return self._invoke(*args)
         except AIPlaygroundError as error:
             self.sign(error)
             raise
@@ -59,8 +53,8 @@ class Route:
     def call(self, *args: Any) -> Generator[Any, Any, Any]:
         """Await a coroutine hook."""
         try:
-            returned = self._function(*args) if self._straight else self._invoke(args)
-            if not hasattr(returned, "send"):
+            returned = self._invoke(*args)
+            if not self._is_coroutine:
                 if not inspect.isawaitable(returned):
                     raise self.wrong("a coroutine", returned)
                 returned = steps_of(returned)
@@ -71,14 +65,11 @@ class Route:
         except Exception as error:
             raise self.blame(error) from error
 
-    def _blocked(self, seconds: float) -> None:
-        self.report(self.plugin, self.hook, seconds)
-
     async def stream(self, *args: Any) -> AsyncGenerator[Any, None]:
         """Iterate an async-generator hook; closing this closes the plugin's generator at once."""
         source: Any = None
         try:
-            source = self._invoke(args)
+            source = self._invoke(*args)
             if not hasattr(source, "__anext__"):
                 raise self.wrong("an async generator", source)
             while True:
@@ -127,6 +118,15 @@ class Route:
             f"This is a defect of the plugin; its log has the traceback.",
             details={"plugin": self.plugin, "hook": self.hook, "error": type(error).__name__},
         )
+
+
+def _positional(hook: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function as one that takes all of the specification's arguments, in order."""
+    known = list(HOOKS[hook].parameters)
+    takes = [known.index(name) for name in inspect.signature(function).parameters if name in known]
+    if takes == list(range(len(known))):
+        return function
+    return lambda *args: function(*[args[index] for index in takes])
 
 
 def _rank(impl: Any) -> int:

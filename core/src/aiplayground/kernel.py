@@ -28,13 +28,14 @@ from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
 from .paths import Paths
 from .settings import KernelSettings, Layers, load_layers
+from .specs import Device
 from .states import Runtime
 
 if TYPE_CHECKING:
     import httpx
 
     from .models import ModelProblem
-    from .specs import Device, Health
+    from .specs import Health
     from .status import ServiceInfo
     from .types import (
         ChatChunk,
@@ -329,8 +330,6 @@ class Kernel:
 
     async def devices(self) -> list[Device]:
         """Ask every plugin for compute devices; one that fails is logged and left out."""
-        from .specs import Device
-
         found: list[Device] = []
         for plugin, answer in await self._router.gather(
             "detect_devices", self.settings.timeouts.hook
