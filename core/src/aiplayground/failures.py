@@ -18,6 +18,9 @@ from .serving.protocol import ERROR_PREFIX
 LAST_LINES = 20
 """How many lines of a log an error carries."""
 
+LINE_SHOWN = 300
+"""How many characters of the line that gave the cause away its message has."""
+
 
 class _Cause(NamedTuple):
     pattern: re.Pattern[str]
@@ -84,11 +87,12 @@ def classify(service: str, worker: str, returncode: int, lines: Sequence[str]) -
     told = next((line for line in reversed(last) if line.startswith(ERROR_PREFIX)), None)
     if told is not None:
         return _as_told(service, told, details)
-    text = "\n".join(last)
     for cause in _CAUSES:
-        if cause.pattern.search(text):
+        said = next((line for line in reversed(last) if cause.pattern.search(line)), None)
+        if said is not None:
             return ServiceFailed(
-                f"{service}: {worker} {describe_exit(returncode)}: {cause.message}",
+                f"{service}: {worker} {describe_exit(returncode)}: {cause.message} "
+                f"It said: {said.strip()[:LINE_SHOWN]}",
                 failure=cause.failure,
                 details=details,
             )

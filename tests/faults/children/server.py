@@ -1,6 +1,7 @@
 """A small OpenAI-speaking server that behaves, or misbehaves as it is told.
 
 Arguments: the port, then any of: `count=FILE` (add our process id to it), `say=TEXT` (log a line),
+`garbage` (log what is no text),
 `exit=CODE`, `signal=NUMBER` (end by it), `chatter=N` (log N lines, slowly, before listening),
 `hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`.
 """
@@ -14,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 
 PAUSE = 0.05
 
@@ -28,8 +30,10 @@ def misbehave(told: dict[str, str]) -> None:
     if "stubborn" in told:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "count" in told:
-        with open(told["count"], "a") as file:
+        with Path(told["count"]).open("a", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
+    if "garbage" in told:
+        os.write(1, b"\x00\xff\xfe\x1b[31m AIPG-ERROR {\xc3\r\n" * 50 + b"x" * 100_000)
     for number in range(int(told.get("chatter", "0"))):
         print("loading layer", number, flush=True)
         time.sleep(PAUSE)

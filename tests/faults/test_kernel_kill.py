@@ -1,0 +1,85 @@
+"""SIGKILL of a program with a kernel in it, at any moment: no child outlives it by two seconds."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tests
+
+from aiplayground._ledger import end_leftovers
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+HOST = Path(__file__).parent / "children" / "host.py"
+ROOT = Path(tests.__file__).parents[1]
+MARK = "AIPG_TEST_MARK"
+LIMIT = 2.0
+"""Seconds that the design gives a child to end after its kernel was killed."""
+
+NORMAL = range(10)
+FULL = [pytest.param(seed, marks=pytest.mark.full) for seed in range(10, 50)]
+
+
+def marked(word: str) -> list[int]:
+    """Return the living processes with the word in their environment (a zombie has none)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environ = path.read_bytes()
+        except OSError:
+            continue
+        if f"{MARK}={word}".encode() in environ.split(b"\0"):
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    options = [str(tmp_path / "home"), f"count={tmp_path / 'count'}", "stubborn"]
+    process = subprocess.Popen(
+        [sys.executable, str(HOST), *options],
+        env={**os.environ, MARK: str(tmp_path), "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        process.kill()
+    for pid in marked(str(tmp_path)):  # only after a failure
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("seed", [*NORMAL, *FULL])
+def test_no_child_outlives_the_kernel(
+    tmp_path: Path, host: subprocess.Popen[str], seed: int
+) -> None:
+    assert host.stdout is not None
+    assert host.stdout.readline() == "open\n"
+    time.sleep(random.Random(seed).random() * 0.8)
+    host.kill()
+    host.wait(10)
+    deadline = time.monotonic() + LIMIT
+    while (left := marked(str(tmp_path))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not left
+    end_leftovers(tmp_path / "home" / "state" / "kernels")
+    assert not list((tmp_path / "home" / "state" / "kernels").iterdir()), "the ledger is cleared"
+
+
+def test_the_program_really_is_killed_at_both_moments(host: subprocess.Popen[str]) -> None:
+    """The loop that is killed has starts that end and starts that are cut short."""
+    assert host.stdout is not None
+    seen = set()
+    for line in host.stdout:
+        seen.add(line.strip())
+        if {"running", "pre-empted"} <= seen:
+            break
+    assert seen == {"open", "running", "pre-empted"}
