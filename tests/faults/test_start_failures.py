@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +19,21 @@ from aiplayground.errors import ServiceFailed
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 WAYS = [
-    ("missing program", {"argv": ["/does/not/exist", "{port}"]}, "missing-file", "Set the engine up"),
-    ("out of memory", ["say=failed to allocate buffer", "exit=1"], "out-of-memory", "smaller model"),
+    ("missing program", {"argv": ["/not/there", "{port}"]}, "missing-file", "missing.*/not/there"),
+    ("out of memory", ["say=failed to allocate", "exit=1"], "out-of-memory", "smaller model"),
     (
         "missing library",
         ["say=x: error while loading shared libraries: libgpu.so: cannot open", "exit=127"],
         "missing-library",
         "shared library is missing",
     ),
-    ("missing package", ["say=No module named 'torch'", "exit=1"], "missing-library", "set up|Set the"),
+    ("missing package", ["say=No module named 'x'", "exit=1"], "missing-library", "engine up"),
     ("crash", ["signal=11"], "crash", "SIGSEGV.*engine crashed"),
     ("killed", ["signal=9"], "crash", "SIGKILL.*Free memory"),
     ("bad model", ["say=gguf_init: invalid magic characters", "exit=1"], "bad-model", "damaged"),
-    ("missing file", ["say=model.bin: No such file or directory", "exit=1"], "missing-file", "missing"),
+    ("missing file", ["say=m.bin: No such file or directory", "exit=1"], "missing-file", "m.bin"),
     ("silent end", ["exit=0"], "exit", "exit code 0 before it was asked to"),
-    ("garbage", ["say=\x00\x01\x7f\u00fc AIPG-ERROR {", "exit=3"], "exit", "exit code 3"),
+    ("garbage", ["garbage", "exit=3"], "exit", "exit code 3"),
     ("own report", ['say=AIPG-ERROR {"code": -3, "message": "No GPU. Buy one."}', "exit=1"], "exit",
      "No GPU. Buy one."),
     ("never ready", ["hold"], "timeout", "did not answer within.*timeouts.start"),
@@ -56,12 +58,8 @@ async def test_each_way_to_fail_has_a_cause_and_leaves_a_service_to_start(
         assert caught.value.code == -3
         assert caught.value.message.startswith("served: ")
         info = k.service("served")
-        assert (info.status, info.runtime, info.set_up, info.workers) == (
-            "Stopped",
-            "failed",
-            True,
-            (),
-        )
+        assert (info.status, info.runtime, info.set_up) == ("Stopped", "failed", True)
+        assert info.workers == ()
         assert info.error is not None
         assert info.error["details"]["failure"] == failure
         assert not any(alive(pid) for pid in spawned(count))
@@ -89,7 +87,7 @@ async def test_a_fixed_port_that_is_taken_names_the_holder(tmp_path: Path, taken
 
 async def test_a_preferred_port_that_is_taken_gives_way(tmp_path: Path, taken: int) -> None:
     served = Served()
-    served.spec = __import__("dataclasses").replace(served.spec, preferred_port=taken)
+    served.spec = replace(served.spec, preferred_port=taken)
     async with kernel(tmp_path, served) as k:
         info = await k.start("served")
         assert info.port not in (0, taken)
@@ -115,7 +113,7 @@ async def test_a_port_that_the_system_refuses_is_explained(
     async with kernel(tmp_path, Served(), settings={"services": {"served": {"port": 80}}}) as k:
         with monkeypatch.context() as patch:
             patch.setattr(_ports, "bind", refuses)
-            with pytest.raises(ServiceFailed, match="no port for main at 80: Permission denied.*"):
+            with pytest.raises(ServiceFailed, match=r"main at 80: Permission denied\. Set"):
                 await k.start("served")
         assert k.service("served").runtime == "failed"
 
@@ -124,7 +122,6 @@ async def test_an_answer_of_another_process_on_the_port_is_not_taken_for_the_wor
     tmp_path: Path,
 ) -> None:
     """The worker listens elsewhere, and somebody else answers where it should."""
-    import asyncio
 
     async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")

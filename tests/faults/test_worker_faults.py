@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from aiplayground.errors import FailureClass, ServiceFailed, ServiceNotAvailable
 from aiplayground.events import ServiceInfoUpdate, WebServiceExit
 from aiplayground.hookspecs import hookimpl
 from aiplayground.kernel import Kernel
+from aiplayground.types import ChatChunk
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -40,6 +42,11 @@ def running(k: Kernel, restarts: int) -> bool:
     """Whether the primary worker runs again after so many restarts, and the service with it."""
     info = k.service("served")
     return info.runtime == "running" and info.workers[0].restarts == restarts
+
+
+async def into(chunks: list[ChatChunk], answer: AsyncIterator[ChatChunk]) -> None:
+    async for chunk in answer:
+        chunks.append(chunk)  # noqa: PERF401  # what came before an error counts
 
 
 async def test_a_killed_worker_is_told_and_comes_back(tmp_path: Path, count: Path) -> None:
@@ -61,9 +68,7 @@ async def test_a_killed_worker_is_told_and_comes_back(tmp_path: Path, count: Pat
     assert seen[:6] == ["Installed", "Starting", "Running", "Starting", "Running", "Starting"]
 
 
-async def test_the_death_of_the_guard_is_the_death_of_the_worker(
-    tmp_path: Path, count: Path
-) -> None:
+async def test_the_death_of_a_guard_is_its_workers(tmp_path: Path, count: Path) -> None:
     async with kernel(tmp_path, Served(f"count={count}")) as k:
         guard = (await k.start("served")).workers[0].pid
         (program,) = spawned(count)
@@ -82,33 +87,26 @@ async def test_a_worker_killed_in_mid_stream_is_an_error_and_the_next_request_wo
         answer = k.chat(question())
         assert (await anext(answer)).text == "word "
         os.kill(spawned(count)[-1], signal.SIGKILL)
+        rest: list[ChatChunk] = []
         with pytest.raises(ServiceFailed, match="SIGKILL") as caught:
-            async for chunk in answer:
-                assert chunk.finish_reason is None, "it is no end"
+            await into(rest, answer)
+        assert all(chunk.finish_reason is None for chunk in rest), "it has no end"
         assert caught.value.failure is FailureClass.CRASH
         assert await ask(k) == "word word word "
 
 
-async def test_many_requests_under_a_killed_worker_all_hear_of_it(
-    tmp_path: Path, count: Path
-) -> None:
+async def test_all_requests_under_a_killed_worker_hear_of_it(tmp_path: Path, count: Path) -> None:
     async with kernel(tmp_path, Served(f"count={count}", "chunks=40")) as k:
         await k.ensure_ready("served", "m")
         answers = [k.chat(question()) for _ in range(10)]
         await asyncio.gather(*(anext(each) for each in answers))
         os.kill(spawned(count)[-1], signal.SIGKILL)
-
-        async def rest(answer: object) -> None:
-            async for _ in answer:  # type: ignore[attr-defined]  # an async generator
-                pass
-
-        results = await asyncio.gather(*(rest(each) for each in answers), return_exceptions=True)
+        rests = [into([], each) for each in answers]
+        results = await asyncio.gather(*rests, return_exceptions=True)
         assert all(isinstance(each, ServiceNotAvailable) for each in results), results
 
 
-async def test_crashing_too_often_is_failed_and_a_start_tries_again(
-    tmp_path: Path, count: Path
-) -> None:
+async def test_crashing_too_often_is_failed_until_a_start(tmp_path: Path, count: Path) -> None:
     served = Served(f"count={count}")
     async with kernel(tmp_path, served, settings={"restart": {"limit": 2}}) as k:
         await k.start("served")
@@ -143,16 +141,12 @@ async def test_a_stop_of_a_worker_that_is_being_killed_waits_for_its_end(
     tmp_path: Path, count: Path
 ) -> None:
     async with kernel(tmp_path, Served(f"count={count}", "stubborn")) as k:
-        exits = k.subscribe(ServiceInfoUpdate, snapshot=False)
         await k.start("served")
         os.kill(spawned(count)[-1], signal.SIGSTOP)
-        log = k.log("served")
         await eventually(lambda: k.service("served").workers[0].error is not None)
         await k.stop("served")
         assert not alive(spawned(count)[0])
         assert len(spawned(count)) == 1
-        assert log.tail()
-        exits.close()
 
 
 async def test_a_hundred_first_requests_start_one_process(tmp_path: Path, count: Path) -> None:
@@ -201,7 +195,7 @@ async def test_a_crash_of_one_worker_leaves_the_other_alone(
         exits = k.subscribe(WebServiceExit, snapshot=False)
         info = await k.start("served")
         assert [each.name for each in info.workers] == ["main", "extra"]
-        assert info.port == info.workers[0].base_url.rpartition(":")[2] or info.port > 0
+        assert info.base_url == info.workers[0].base_url, "the primary worker gives it"
         assert info.models == ("e",)
         os.kill(spawned(counts[victim])[-1], signal.SIGKILL)
         event = await until(exits, WebServiceExit)

@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.fakes import QUICK, Fake, question
 
 from aiplayground.blocking import BlockingKernel
 from aiplayground.errors import ModelNotFound, ServiceNotAvailable
 from aiplayground.states import BackendStatus
-from tests.fakes import QUICK, Fake, question
 
 
 def blocking(home: Path, *plugins: Fake) -> BlockingKernel:

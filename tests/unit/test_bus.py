@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.fakes import everything
 
 from aiplayground._bus import Bus, Overflow, Subscription
 from aiplayground.events import (
@@ -15,7 +16,6 @@ from aiplayground.events import (
     Snapshot,
     WebServiceExit,
 )
-from tests.fakes import everything
 
 
 def make_bus() -> Bus:

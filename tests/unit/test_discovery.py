@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.fakes import Fake
 
 from aiplayground._loader import PluginSet, load_plugins
-from tests.fakes import Fake
 
 GOOD = """
 from aiplayground.hookspecs import hookimpl

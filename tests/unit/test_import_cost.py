@@ -10,7 +10,18 @@ import pytest
 
 import aiplayground
 
-HEAVY = "httpx aiohttp uvicorn starlette numpy rich pydantic llama_cpp torch prompt_toolkit".split()
+HEAVY = [
+    "httpx",
+    "aiohttp",
+    "uvicorn",
+    "starlette",
+    "numpy",
+    "rich",
+    "pydantic",
+    "llama_cpp",
+    "torch",
+    "prompt_toolkit",
+]
 ROOT = Path(aiplayground.__file__).parent
 WINDOWS_ONLY = {"aiplayground._windows"}
 

@@ -8,11 +8,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.fakes import Fake
 
 from aiplayground._loader import HOOKS, PluginSet, load_plugins
 from aiplayground.hookspecs import hookimpl
 from aiplayground.specs import BackendSpec
-from tests.fakes import Fake
 
 
 def load(*plugins: object, **named: object) -> PluginSet:

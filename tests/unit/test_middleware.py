@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
+from tests.fakes import collect
 
 from aiplayground.errors import InvalidParameters, PluginError
 from aiplayground.middleware import (
@@ -18,7 +19,6 @@ from aiplayground.middleware import (
     compose_lifecycle,
     compose_request,
 )
-from tests.fakes import collect
 
 CALL = RequestCall("svc", "chat", "request")
 START = LifecycleCall("svc", "start")

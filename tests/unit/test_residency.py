@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from tests.fakes import PATIENCE
 
 from aiplayground._residency import Residency
 from aiplayground.errors import InvalidModelFile, ServiceNotAvailable
-from tests.fakes import PATIENCE
 
 
 class Engine:

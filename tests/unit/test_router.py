@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from tests.fakes import collect
 
 from aiplayground._loader import load_plugins
 from aiplayground._router import Route, Router
@@ -16,7 +17,6 @@ from aiplayground._steps import Plain, steps_of, watched
 from aiplayground.errors import InvalidParameters, PluginError
 from aiplayground.hookspecs import hookimpl
 from aiplayground.specs import BackendSpec
-from tests.fakes import collect
 
 Report = list[tuple[str, str, float]]
 

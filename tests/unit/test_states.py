@@ -143,7 +143,15 @@ def test_the_outside_name_of_each_pair(
 
 
 def test_the_seven_names_are_the_references_and_each_occurs() -> None:
-    reference = "NotInstalled Installing Installed Starting Running Stopping Stopped".split()
+    reference = [
+        "NotInstalled",
+        "Installing",
+        "Installed",
+        "Starting",
+        "Running",
+        "Stopping",
+        "Stopped",
+    ]
     assert [status.value for status in BackendStatus] == reference
     triples = product(Installation, Runtime, (False, True))
     seen = {backend_status(i, r, start_tried=tried).value for i, r, tried in triples}

@@ -7,10 +7,10 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from tests.fakes import collect
 
 from aiplayground._streams import Streams
 from aiplayground.errors import FailureClass, ServiceFailed, ServiceNotAvailable
-from tests.fakes import collect
 
 LONG = 60.0
 

@@ -17,7 +17,8 @@ from tests.fakes import Served, kernel
 async def main(home: Path, *options: str) -> None:
     """Start, ask, stop and begin again, at any pace."""
     luck = random.Random(str(home))
-    async with kernel(home, Served(*options)) as k:
+    settings = {"timeouts": {"stop_grace": 0.1}}
+    async with kernel(home, Served(*options), settings=settings) as k:
         print("open", flush=True)
         while True:
             starting = asyncio.ensure_future(k.start("served"))
