@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ async def test_a_killed_worker_is_told_and_comes_back(tmp_path: Path, count: Pat
             assert isinstance(event, WebServiceExit)
             assert (event.service, event.worker, event.exit_code) == ("served", "main", -9)
             assert "SIGKILL" in event.message
-            await eventually(lambda wanted=number: running(k, wanted))
+            await eventually(partial(running, k, number))
         assert len(set(spawned(count))) == 3
         assert await ask(k) == "word word word "
         assert k.service("served").error is None
@@ -113,7 +114,7 @@ async def test_crashing_too_often_is_failed_until_a_start(tmp_path: Path, count:
         served.options = ()
         for restarts in (1, 2):
             os.kill(spawned(count)[-1], signal.SIGKILL)
-            await eventually(lambda wanted=restarts: running(k, wanted))
+            await eventually(partial(running, k, restarts))
         os.kill(spawned(count)[-1], signal.SIGKILL)
         await eventually(lambda: k.service("served").runtime == "failed")
         info = k.service("served")

@@ -21,6 +21,7 @@ from tests.fakes import (
     question,
 )
 
+from aiplayground.context import ServiceContext
 from aiplayground.errors import (
     InvalidParameters,
     ModelNotFound,
@@ -295,7 +296,7 @@ async def test_an_exclusive_home_names_its_holder(tmp_path: Path) -> None:
 async def test_autostart_starts_and_one_that_cannot_harms_nobody(tmp_path: Path) -> None:
     class Fails(Fake):
         @hookimpl
-        async def start(self) -> None:
+        async def start(self, ctx: ServiceContext) -> None:
             raise OSError("no")
 
     fake = Fake()

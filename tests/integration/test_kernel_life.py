@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.fakes import Fake, ask, eventually, everything, kernel, statuses
 
+from aiplayground.context import ServiceContext
 from aiplayground.errors import PluginError, ServiceFailed, ServiceNotAvailable
 from aiplayground.events import (
     ModelLoaded,
@@ -109,7 +110,7 @@ async def test_a_failed_start_is_told_shown_and_tried_again(tmp_path: Path) -> N
         broken = True
 
         @hookimpl
-        async def start(self) -> None:
+        async def start(self, ctx: ServiceContext) -> None:
             self.calls.append("start")
             if self.broken:
                 raise OSError("the cable is loose")

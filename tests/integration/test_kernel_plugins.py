@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes import Fake, ask, everything, kernel
+from tests.fakes import Fake, ask, everything, kernel, question
 
 from aiplayground.errors import InvalidParameters, PluginError, ServiceNotAvailable
 from aiplayground.events import LoopBlocked
@@ -157,7 +159,7 @@ async def test_a_service_that_is_not_healthy_does_not_run(tmp_path: Path) -> Non
 
 async def test_a_hook_that_holds_the_loop_is_an_event_and_a_line_in_the_log(tmp_path: Path) -> None:
     async def blocks(ctx: Any) -> None:
-        __import__("time").sleep(0.15)
+        time.sleep(0.15)
 
     async with kernel(tmp_path, Breaks("start", blocks)) as k:
         events = k.subscribe(LoopBlocked, snapshot=False)
@@ -170,7 +172,7 @@ async def test_a_hook_that_holds_the_loop_is_an_event_and_a_line_in_the_log(tmp_
 
 async def test_a_hook_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     async def hangs(ctx: Any) -> Any:
-        await __import__("asyncio").Event().wait()
+        await asyncio.Event().wait()
 
     settings = {"timeouts": {"hook": 0.05}}
     async with kernel(tmp_path, Breaks("list_models", hangs), Fake(), settings=settings) as k:
@@ -232,8 +234,6 @@ async def test_middleware_sees_lifecycle_requests_and_chunks(tmp_path: Path) -> 
 
 
 async def test_closing_through_middleware_closes_the_engine_at_once(tmp_path: Path) -> None:
-    from tests.fakes import question
-
     wraps = Wraps()
     async with kernel(tmp_path, wraps) as k:
         answer = k.chat(question())

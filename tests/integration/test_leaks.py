@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.fakes import Fake, Served, ask, kernel, nothing_leaks
+from tests.fakes import Fake, Served, ask, kernel, nothing_leaks, question
 
 from aiplayground.kernel import Kernel
 
@@ -65,8 +65,6 @@ async def test_starts_that_are_pre_empted_leak_nothing(tmp_path: Path) -> None:
 
 
 async def test_answers_that_are_thrown_away_leak_nothing(tmp_path: Path) -> None:
-    from tests.fakes import question
-
     fake = Fake()
     async with kernel(tmp_path, fake) as k:
         await ask(k)

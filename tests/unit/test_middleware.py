@@ -182,7 +182,7 @@ async def test_a_broken_lifecycle_middleware_is_named() -> None:
     async def run() -> None:
         raise AssertionError("it must not be reached")
 
-    with pytest.raises(PluginError, match="Broken.lifecycle"):
+    with pytest.raises(PluginError, match=r"Broken\.lifecycle"):
         await compose_lifecycle([Broken()], START, run)()
 
 

@@ -182,7 +182,7 @@ async def test_a_load_waits_for_room(engine: Engine) -> None:
 async def test_without_room_it_says_so_in_the_end() -> None:
     engine = Engine(limit=1, patience=0.05)
     holder = await engine.hold("a")
-    with pytest.raises(ServiceNotAvailable, match="no room for c.*residency.max_models") as caught:
+    with pytest.raises(ServiceNotAvailable, match=r"no room for c.*residency.max_models") as caught:
         await engine.residency.ensure("c")
     assert caught.value.details["loaded"] == ["a"]
     await holder.done()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -132,7 +133,9 @@ async def run(found: Route) -> Any:
     return await (collect(found.stream("c", "r")) if found.hook == "chat" else found.call("c"))
 
 
-@pytest.mark.parametrize(("hook", "function"), [("start", raises_value_error), ("chat", stream_of_errors)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("hook", "function"), [("start", raises_value_error), ("chat", stream_of_errors)]
+)
 async def test_what_is_no_error_of_ours_is_blamed_on_plugin_and_hook(
     hook: str, function: Any
 ) -> None:
@@ -223,7 +226,7 @@ async def test_all_are_asked_in_order_but_for_who_asks_to_be_first_or_last() -> 
 
 
 async def test_gathering_isolates_who_fails_and_who_hangs() -> None:
-    release = __import__("threading").Event()
+    release = threading.Event()
 
     def hangs() -> list[Any]:
         release.wait(30)

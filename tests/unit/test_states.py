@@ -92,9 +92,7 @@ def test_tables_are_complete_closed_and_read_only(
     kind: type[StrEnum], table: Mapping[Any, frozenset[Any]]
 ) -> None:
     assert set(table) == set(kind)
-    assert all(
-        isinstance(targets, frozenset) and targets <= set(kind) for targets in table.values()
-    )
+    assert all(targets <= set(kind) for targets in table.values())
     assert not any(state in targets for state, targets in table.items())
     with pytest.raises(TypeError):
         table[next(iter(kind))] = frozenset()  # type: ignore[index]  # that is the point
@@ -143,15 +141,8 @@ def test_the_outside_name_of_each_pair(
 
 
 def test_the_seven_names_are_the_references_and_each_occurs() -> None:
-    reference = [
-        "NotInstalled",
-        "Installing",
-        "Installed",
-        "Starting",
-        "Running",
-        "Stopping",
-        "Stopped",
-    ]
+    reference = ["NotInstalled", "Installing", "Installed"]
+    reference += ["Starting", "Running", "Stopping", "Stopped"]
     assert [status.value for status in BackendStatus] == reference
     triples = product(Installation, Runtime, (False, True))
     seen = {backend_status(i, r, start_tried=tried).value for i, r, tried in triples}

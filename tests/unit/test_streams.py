@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -80,7 +80,10 @@ async def test_a_real_cancellation_stays_one() -> None:
 async def test_a_cancellation_beside_an_abort_stays_one(first: str) -> None:
     streams, source = Streams(), Source()
     task = await hanging(streams, source)
-    acts = {"abort": lambda: streams.abort(stopped), "cancel": task.cancel}
+    acts: dict[str, Callable[[], object]] = {
+        "abort": lambda: streams.abort(stopped),
+        "cancel": task.cancel,
+    }
     acts.pop(first)()
     acts.popitem()[1]()
     with pytest.raises(asyncio.CancelledError):
