@@ -31,28 +31,17 @@ QUICK: dict[str, Any] = {
 }
 
 
-class Fake:
-    """A chat backend without an engine. `calls` lists the hooks that were called, in order."""
+class Backend:
+    """A backend without an engine. `calls` lists the hooks that were called, in order."""
 
-    def __init__(
-        self,
-        name: str = "fake",
-        models: Sequence[str] = ("m",),
-        words: Sequence[str] = ("a", "b", "c"),
-        **spec: Any,
-    ) -> None:
+    def __init__(self, name: str, models: Sequence[str] = ("m",), **spec: Any) -> None:
         self.spec = BackendSpec(
             name=name,
             title=name.title(),
             **{"capabilities": frozenset({Capability.CHAT}), **spec},
         )
         self.models = models
-        self.words = words
         self.calls: list[str] = []
-        self.starting: asyncio.Event | None = None
-        self.answering: asyncio.Event | None = None
-        self.loading: asyncio.Event | None = None
-        self.closed = 0
 
     @hookimpl
     def backend(self) -> BackendSpec:
@@ -61,8 +50,6 @@ class Fake:
     @hookimpl
     async def start(self, ctx: ServiceContext) -> None:
         self.calls.append("start")
-        if self.starting is not None:
-            await self.starting.wait()
 
     @hookimpl
     async def stop(self) -> None:
@@ -71,6 +58,30 @@ class Fake:
     @hookimpl
     async def list_models(self) -> list[ModelInfo]:
         return [ModelInfo(name=name) for name in self.models]
+
+
+class Fake(Backend):
+    """A chat backend in the test's own process; the events hold it at the steps they name."""
+
+    def __init__(
+        self,
+        name: str = "fake",
+        models: Sequence[str] = ("m",),
+        words: Sequence[str] = ("a", "b", "c"),
+        **spec: Any,
+    ) -> None:
+        super().__init__(name, models, **spec)
+        self.words = words
+        self.starting: asyncio.Event | None = None
+        self.answering: asyncio.Event | None = None
+        self.loading: asyncio.Event | None = None
+        self.closed = 0
+
+    @hookimpl
+    async def start(self, ctx: ServiceContext) -> None:
+        self.calls.append("start")
+        if self.starting is not None:
+            await self.starting.wait()
 
     @hookimpl
     async def load_model(self, model: str) -> None:
@@ -193,7 +204,7 @@ def nothing_leaks() -> Iterator[None]:
 SERVER = str(Path(__file__).parent / "faults" / "children" / "server.py")
 
 
-class Served(Fake):
+class Served(Backend):
     """A backend whose worker is a real process: `faults/children/server.py`.
 
     `options` are the server's; change them between starts. The kernel's defaults talk to it.
@@ -213,11 +224,6 @@ class Served(Fake):
     def spec_of(self, name: str, *options: str, **launch: Any) -> LaunchSpec:
         argv = [sys.executable, "-I", "-S", SERVER, "{port}", *self.options, *options]
         return LaunchSpec(argv=self.argv or argv, name=name, **launch)
-
-    # The kernel's own `chat`, which talks to the worker.
-    chat = None  # type: ignore[assignment]
-    load_model = None  # type: ignore[assignment]
-    unload_model = None  # type: ignore[assignment]
 
 
 def spawned(count: Path) -> list[int]:

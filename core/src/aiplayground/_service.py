@@ -276,7 +276,8 @@ class Service:
             self._fail(error)
         else:
             # It may have crashed again by now, and what was heard of that is not said twice.
-            self._follow(self._primary_heard or Runtime.RUNNING)
+            heard = self._primary_heard if self.ops.primary is not None else None
+            self._follow(heard or Runtime.RUNNING)
 
     def _fail(self, error: AIPlaygroundError) -> None:
         self._error = error

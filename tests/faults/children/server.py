@@ -3,7 +3,8 @@
 Arguments: the port, then any of: `count=FILE` (add our process id to it), `say=TEXT` (log a line),
 `garbage` (log what is no text),
 `exit=CODE`, `signal=NUMBER` (end by it), `chatter=N` (log N lines, slowly, before listening),
-`hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`.
+`hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`,
+`die=SECONDS` (after it began to listen).
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ def main() -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", int(told.get("port", sys.argv[1]))))
     listener.listen(128)
+    if "die" in told:
+        threading.Timer(float(told["die"]), os._exit, (1,)).start()
     while True:
         connection, _ = listener.accept()
         chunks = int(told.get("chunks", "3"))
