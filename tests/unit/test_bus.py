@@ -176,3 +176,15 @@ async def test_no_policy_ever_holds_more_than_its_limit(overflow: Overflow) -> N
     for number in range(200):
         bus.publish(step(number, str(number)))
         assert len(slow._pending) <= 5
+
+
+async def test_a_second_reader_is_told_that_there_can_be_one() -> None:
+    bus = Bus(Snapshot)
+    subscription = bus.subscribe(snapshot=False)
+    first = asyncio.ensure_future(anext(subscription))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="one reader"):
+        await anext(subscription)
+    bus.close()
+    with pytest.raises(StopAsyncIteration):
+        await first

@@ -115,3 +115,10 @@ def test_an_error_carries_the_last_lines_that_say_something() -> None:
 )
 def test_how_it_ended_in_words(code: int, words: str) -> None:
     assert describe_exit(code) == words
+
+
+def test_an_older_line_does_not_explain_a_kill() -> None:
+    killed = classify("s", "main", -9, ["open: No such file or directory", "serving"])
+    assert killed.failure is FailureClass.CRASH
+    starved = classify("s", "main", -9, ["ggml: failed to allocate buffer"])
+    assert starved.failure is FailureClass.OUT_OF_MEMORY

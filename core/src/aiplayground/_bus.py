@@ -93,6 +93,8 @@ class Subscription(AsyncIterator[Event]):
         while not self._pending and not self._resync:
             if self._closed:
                 raise StopAsyncIteration
+            if self._wakeup is not None:
+                raise RuntimeError("A subscription has one reader; subscribe once for each.")
             self._wakeup = asyncio.get_running_loop().create_future()
             try:
                 await self._wakeup

@@ -16,8 +16,10 @@ import httpx
 
 from .errors import (
     AIPlaygroundError,
+    FailureClass,
     InvalidParameters,
     ModelNotFound,
+    ServiceFailed,
     ServiceNotAvailable,
     from_dict,
 )
@@ -153,11 +155,26 @@ async def _events(
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
             return
-        event = json.loads(data)
+        event = _parsed(ctx, data)
         if "choices" not in event and ("message" in event or "error" in event):
             raise _error(event, answer.status_code)
         yield event
     raise await ctx.lost(url, ConnectionResetError("the answer broke off"))
+
+
+def _parsed(ctx: ServiceContext, data: str) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError:
+        event = None
+    if not isinstance(event, dict):
+        raise ServiceFailed(
+            f"{ctx.service}: its worker sent what is no event of the OpenAI API: {data[:80]!r}. "
+            f"Check that the engine speaks it at this address.",
+            failure=FailureClass.PLUGIN,
+            details={"service": ctx.service},
+        )
+    return event
 
 
 def _chat_chunk(event: Mapping[str, Any]) -> ChatChunk:

@@ -15,6 +15,9 @@ from typing import NamedTuple
 from .errors import FailureClass, ServiceFailed, from_dict
 from .serving.protocol import ERROR_PREFIX
 
+KILLED = -9
+"""The exit code of SIGKILL; Windows has no such name in `signal`."""
+
 LAST_LINES = 20
 """How many lines of a log an error carries."""
 
@@ -87,7 +90,9 @@ def classify(service: str, worker: str, returncode: int, lines: Sequence[str]) -
     told = next((line for line in reversed(last) if line.startswith(ERROR_PREFIX)), None)
     if told is not None:
         return _as_told(service, told, details)
-    for cause in _CAUSES:
+    # A program that was killed did not say why: an older line would only mislead.
+    causes = _CAUSES[:1] if returncode == KILLED else _CAUSES
+    for cause in causes:
         said = next((line for line in reversed(last) if cause.pattern.search(line)), None)
         if said is not None:
             return ServiceFailed(
@@ -114,7 +119,7 @@ def _by_exit_code(
     service: str, worker: str, returncode: int, details: dict[str, object]
 ) -> ServiceFailed:
     how = f"{service}: {worker} {describe_exit(returncode)}"
-    if returncode == -9:
+    if returncode == KILLED:
         return ServiceFailed(
             f"{how}: the system or a person killed it, often because memory ran out. "
             f"Free memory or use a smaller model, then try again.",

@@ -74,7 +74,8 @@ async def stop(ctx: ServiceContext) -> None:
 async def health(ctx: ServiceContext) -> Health:
     """Say whether the backend answers, and with which models loaded.
 
-    Called at the end of a start and regularly while running.
+    Called at the end of a start, and when someone asks. A running worker process is watched by the
+    kernel itself, through its `ready_path`.
     """
 
 
