@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import tests
 
-from aiplayground._ledger import end_leftovers
+from aiplayground._processes.ledger import end_leftovers
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from aiplayground._ledger import end_leftovers
-from aiplayground._process import Process
+from aiplayground._processes.ledger import end_leftovers
+from aiplayground._processes.process import Process
 
 CHILDREN = Path(__file__).parent / "children"
 WORKER = [sys.executable, str(CHILDREN / "worker.py")]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.fakes import Served, alive, ask, kernel, spawned
 
-from aiplayground import _ports
+from aiplayground._processes import ports
 from aiplayground.errors import ServiceFailed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -95,7 +95,7 @@ async def test_a_preferred_port_that_is_taken_gives_way(tmp_path: Path, taken: i
 
 
 async def test_a_fixed_port_is_kept_over_a_restart_of_the_service(tmp_path: Path) -> None:
-    port = _ports.choose(None)
+    port = ports.choose(None)
     settings = {"services": {"served": {"port": port}}}
     async with kernel(tmp_path, Served(), settings=settings) as k:
         for _ in range(3):
@@ -112,7 +112,7 @@ async def test_a_port_that_the_system_refuses_is_explained(
 
     async with kernel(tmp_path, Served(), settings={"services": {"served": {"port": 80}}}) as k:
         with monkeypatch.context() as patch:
-            patch.setattr(_ports, "bind", refuses)
+            patch.setattr(ports, "bind", refuses)
             with pytest.raises(ServiceFailed, match=r"main at 80: Permission denied\. Set"):
                 await k.start("served")
         assert k.service("served").runtime == "failed"
@@ -128,7 +128,7 @@ async def test_an_answer_of_another_process_on_the_port_is_not_taken_for_the_wor
         writer.close()
         await writer.wait_closed()
 
-    port, elsewhere = _ports.choose(None), _ports.choose(None)
+    port, elsewhere = ports.choose(None), ports.choose(None)
     served = Served(f"port={elsewhere}")
     settings = {"services": {"served": {"port": port}}}
     async with kernel(tmp_path, served, settings=settings) as k:

@@ -8,9 +8,8 @@ import pytest
 from tests import gguf_files as gg
 from tests.gguf_files import MODEL, Gguf, Tensor
 
-from aiplayground import _gguf_types
-from aiplayground._gguf_file import format_parameters, quantization_in
-from aiplayground.gguf import GgufArray, GgufFile, GgufLongText, read_gguf
+from aiplayground.gguf import GgufArray, GgufFile, GgufLongText, _types, read_gguf
+from aiplayground.gguf._file import format_parameters, quantization_in
 
 GUIDE = Path(__file__).parents[2] / "plugins/guide/src/aiplayground_guide/guide.gguf"
 
@@ -284,7 +283,7 @@ def test_the_padding_after_the_last_tensor_may_be_missing(tmp_path: Path) -> Non
     ],
 )  # fmt: skip
 def test_bits_per_weight_of_the_type_table(name: str, bits: float) -> None:
-    kind = {kind.name: kind for kind in _gguf_types.GGML_TYPES.values()}[name]
+    kind = {kind.name: kind for kind in _types.GGML_TYPES.values()}[name]
     assert kind.size * 8 / kind.block == bits
 
 

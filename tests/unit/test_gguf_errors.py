@@ -8,9 +8,8 @@ import pytest
 from tests import gguf_files as gg
 from tests.gguf_files import MODEL, Gguf, Raw, Tensor
 
-from aiplayground import _gguf_cursor
 from aiplayground.errors import ErrorCode, InvalidModelFile
-from aiplayground.gguf import GgufError, GgufReason, read_gguf
+from aiplayground.gguf import GgufError, GgufReason, _cursor, read_gguf
 
 HUGE = (2**60, 2**63, 2**64 - 1)
 
@@ -124,7 +123,7 @@ def test_a_file_that_shrinks_while_it_is_read(
 ) -> None:
     path = Gguf().write(tmp_path / "shrinking.gguf")
     whole = os.stat_result((*path.stat()[:6], 10_000, *path.stat()[7:10]))
-    monkeypatch.setattr(_gguf_cursor, "WINDOW", 16)
+    monkeypatch.setattr(_cursor, "WINDOW", 16)
     monkeypatch.setattr(os, "fstat", lambda _: whole)
     path.write_bytes(path.read_bytes()[:40])
     refuse(path, "truncated", "shorter")
@@ -175,7 +174,7 @@ def test_very_many_nested_arrays(tmp_path: Path) -> None:
 
 
 def test_a_header_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_gguf_cursor, "MAX_READ", 1 << 20)
+    monkeypatch.setattr(_cursor, "MAX_READ", 1 << 20)
     value = gg.array(gg.STRING, ["x"] * 200_000)
     refuse_bytes(tmp_path, Gguf([("x", value)]).to_bytes(), "corrupt", "header")
 

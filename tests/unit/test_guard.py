@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from aiplayground import _guard
-from aiplayground._spawn import guard_command
+from aiplayground._processes import guard as guard_module
+from aiplayground._processes.spawn import guard_command
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
 
@@ -121,7 +121,7 @@ def test_descendants_are_found_through_odd_names(tmp_path: Path) -> None:
     ) as shell:
         assert shell.stdout is not None
         grandchild = int(shell.stdout.readline())
-        assert {shell.pid, grandchild} <= set(_guard.descendants(os.getpid()))
-        assert _guard.descendants(shell.pid) == [grandchild]
-        _guard.signal_all([grandchild, shell.pid, 2**22 - 1], signal.SIGKILL)
-    assert _guard.descendants(shell.pid) == []
+        assert {shell.pid, grandchild} <= set(guard_module.descendants(os.getpid()))
+        assert guard_module.descendants(shell.pid) == [grandchild]
+        guard_module.signal_all([grandchild, shell.pid, 2**22 - 1], signal.SIGKILL)
+    assert guard_module.descendants(shell.pid) == []

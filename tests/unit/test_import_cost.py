@@ -23,7 +23,7 @@ HEAVY = [
     "prompt_toolkit",
 ]
 ROOT = Path(aiplayground.__file__).parent
-WINDOWS_ONLY = {"aiplayground._windows"}
+WINDOWS_ONLY = {"aiplayground._processes.windows"}
 
 
 def python(source: str, *options: str) -> str:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from aiplayground import _forks, _ledger
-from aiplayground._identity import TOKEN, boot_id, start_mark
-from aiplayground._ledger import Ledger, end_leftovers
+from aiplayground._processes import forks
+from aiplayground._processes import ledger as ledger_module
+from aiplayground._processes.identity import TOKEN, boot_id, start_mark
+from aiplayground._processes.ledger import Ledger, end_leftovers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="uses POSIX programs")
 
@@ -33,7 +34,7 @@ def child() -> Iterator[subprocess.Popen[bytes]]:
 def abandon(ledger: Ledger) -> None:
     """Leave a ledger as a killed kernel does: the system frees the lock, the folder stays."""
     os.close(ledger._file)
-    _forks.close(ledger._lock)
+    forks.close(ledger._lock)
 
 
 def dead_kernel(root: Path, *lines: dict[str, Any] | bytes) -> Path:
@@ -144,12 +145,12 @@ def test_a_ledger_cut_at_any_byte_is_read_as_far_as_it_goes(tmp_path: Path, cut:
 def test_this_process_and_its_ancestors_are_spared(
     tmp_path: Path, child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_ledger, "_own_line", lambda: {child.pid})
+    monkeypatch.setattr(ledger_module, "_own_line", lambda: {child.pid})
     dead_kernel(tmp_path, record(child))
     end_leftovers(tmp_path)
     assert child.poll() is None
     monkeypatch.undo()
-    assert {os.getpid(), os.getppid()} <= _ledger._own_line()
+    assert {os.getpid(), os.getppid()} <= ledger_module._own_line()
 
 
 def test_a_living_kernel_is_left_alone(tmp_path: Path, child: subprocess.Popen[bytes]) -> None:

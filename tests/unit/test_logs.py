@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from aiplayground import _log_files, _logs
-from aiplayground._logs import LogHub, LogLine, LogStream, ServiceLog
-from aiplayground._redact import redact
+from aiplayground import _logs
+from aiplayground._logs import LogHub, LogLine, LogStream, ServiceLog, _files
+from aiplayground._logs._redact import redact
 
 
 @pytest.fixture
@@ -176,8 +176,8 @@ def test_a_hanging_disk_neither_blocks_nor_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go = threading.Event()
-    monkeypatch.setattr(_log_files, "QUEUE_SIZE", 10)
-    monkeypatch.setattr(_log_files._File, "emit", lambda *_: go.wait(30))
+    monkeypatch.setattr(_files, "QUEUE_SIZE", 10)
+    monkeypatch.setattr(_files._File, "emit", lambda *_: go.wait(30))
     hub = LogHub(tmp_path)
     for number in range(100):
         hub.service("x").line("main", str(number))

@@ -8,9 +8,9 @@ import pytest
 from tests import gguf_files as gg
 from tests.gguf_files import Gguf
 
-from aiplayground._model_names import unique_names
 from aiplayground.errors import ErrorCode, ModelNotFound
 from aiplayground.models import LocalModel, find_models, match_model
+from aiplayground.models._names import unique_names
 
 
 @pytest.mark.parametrize(

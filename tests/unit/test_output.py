@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiplayground._output import LINE_LIMIT, LineSplitter
+from aiplayground._processes.output import LINE_LIMIT, LineSplitter
 
 
 def split(*chunks: bytes) -> list[str]:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from aiplayground import _ports
-from aiplayground._ports import PortTaken, bind, choose, holder, listener_in_tree
+from aiplayground._processes import ports
+from aiplayground._processes.ports import PortTaken, bind, choose, holder, listener_in_tree
 from aiplayground.errors import FailureClass, ServiceNotAvailable
 
 OTHER = """
@@ -111,7 +111,7 @@ def test_a_forbidden_preferred_port_is_given_way_to(monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> None:
         raise PermissionError("Permission denied")
 
-    monkeypatch.setattr(_ports, "_bind_unless_taken", refuse)
+    monkeypatch.setattr(ports, "_bind_unless_taken", refuse)
     with bind(80) as sock:
         assert port_of(sock) > 1023
     with pytest.raises(PermissionError):

@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from aiplayground import _output
-from aiplayground._ledger import Ledger
-from aiplayground._process import Process
+from aiplayground._processes import output
+from aiplayground._processes.ledger import Ledger
+from aiplayground._processes.process import Process
 
 BOTH = pytest.mark.parametrize("guarded", [False, True], ids=["worker", "guarded"])
 SLEEP = ["sleep", "60"]
@@ -184,7 +184,7 @@ async def test_a_failure_after_the_spawn_ends_the_child(
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(f"aiplayground._process.{step}", fail)
+    monkeypatch.setattr(f"aiplayground._processes.process.{step}", fail)
     with nothing_leaks(), pytest.raises(RuntimeError):
         await launch(*SLEEP)
 
@@ -271,12 +271,12 @@ async def test_threads_stand_in_where_there_is_no_pidfd(
     def refuse(*_: int) -> int:
         raise PermissionError("not here")
 
-    class Threaded(_output.OutputReader):
+    class Threaded(output.OutputReader):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments, threaded=True)
 
     monkeypatch.setattr(os, "pidfd_open", refuse)
-    monkeypatch.setattr("aiplayground._process.OutputReader", Threaded)
+    monkeypatch.setattr("aiplayground._processes.process.OutputReader", Threaded)
     lines: list[str] = []
     threads = set(threading.enumerate())
     process = await launch("echo", "hello", guarded=guarded, lines=lines)

@@ -11,7 +11,6 @@ import filelock
 import pytest
 from pydantic import BaseModel, Field
 
-from aiplayground import _setting_file
 from aiplayground.errors import ErrorCode, FileOperationError, InvalidSettings, PluginError
 from aiplayground.paths import Paths
 from aiplayground.settings import (
@@ -19,6 +18,7 @@ from aiplayground.settings import (
     Layers,
     OwnSettings,
     ServiceSettings,
+    _file,
     load_layers,
     parse_value,
     rows,
@@ -524,7 +524,7 @@ def test_writers_at_the_same_time_lose_nothing(paths: Paths) -> None:
 
 
 def test_a_held_lock_is_told(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_setting_file, "LOCK_TIMEOUT", 0.01)
+    monkeypatch.setattr(_file, "LOCK_TIMEOUT", 0.01)
     paths.ensure()
     with (
         filelock.FileLock(paths.state / "config.lock"),

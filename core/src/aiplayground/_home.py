@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from ._ledger import Ledger, end_leftovers
+from ._processes.ledger import Ledger, end_leftovers
 from .errors import FileOperationError, ServiceNotAvailable
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from .models import LocalModel, ModelIndex, ModelScan, match_model
 if TYPE_CHECKING:
     import httpx
 
-    from ._ledger import Ledger
+    from ._processes.ledger import Ledger
     from .paths import Paths
     from .settings import KernelSettings, Layers
 

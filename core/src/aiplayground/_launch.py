@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import _ports, failures, policy
-from ._process import Process
+from . import failures, policy
+from ._processes import ports
+from ._processes.process import Process
 from .errors import FailureClass, ServiceFailed
 from .serving.protocol import PARENT_FD_VARIABLE, TOKEN_VARIABLE
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from ._ledger import Ledger
+    from ._processes.ledger import Ledger
     from .specs import LaunchSpec
 
 LOOPBACK = "127.0.0.1"
@@ -120,7 +121,7 @@ class Launcher:
         preferred = self.preferred_port if spec.primary and not anywhere else None
         fixed = self.fixed_port if spec.primary else None
         try:
-            return _ports.bind(preferred, fixed=fixed)
+            return ports.bind(preferred, fixed=fixed)
         except OSError as error:
             raise ServiceFailed(
                 f"{self.service}: no port for {spec.name}"
@@ -204,7 +205,7 @@ class Launcher:
         # Another kernel may have bound the port as well: on Linux two sockets can, while neither
         # listens and the port has connections in TIME_WAIT.
         if await asyncio.to_thread(self._is_ours, launched) is False:
-            holder = await asyncio.to_thread(_ports.holder, launched.port)
+            holder = await asyncio.to_thread(ports.holder, launched.port)
             raise ServiceFailed(
                 f"{self.service}: port {launched.port} is answered by {holder or 'another program'}"
                 f", not by the worker '{spec.name}'. Stop that program or set another port: "
@@ -216,8 +217,8 @@ class Launcher:
     @staticmethod
     def _is_ours(launched: Launched) -> bool | None:
         if launched.inode is not None:
-            return _ports.listens_on(launched.port, launched.inode)
-        return _ports.listener_in_tree(launched.port, launched.process.tree())
+            return ports.listens_on(launched.port, launched.inode)
+        return ports.listener_in_tree(launched.port, launched.process.tree())
 
     def explain(self, launched: Launched, spec: LaunchSpec, returncode: int) -> ServiceFailed:
         """Say why a worker ended."""

@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from aiplayground._ledger import Ledger
-from aiplayground._process import Process
+from aiplayground._processes.ledger import Ledger
+from aiplayground._processes.process import Process
 
 HERE = Path(__file__).parent
 WORKER = [sys.executable, str(HERE / "worker.py")]

@@ -19,8 +19,8 @@ import sys
 import threading
 import time
 
-from aiplayground import _guard
-from aiplayground._identity import TOKEN
+from aiplayground._processes import guard
+from aiplayground._processes.identity import TOKEN
 
 from .protocol import PARENT_FD_VARIABLE
 
@@ -38,9 +38,9 @@ def watch_parent() -> bool:
         return False
     lifeline = int(value)
     os.set_inheritable(lifeline, False)
-    _guard.become_subreaper()
-    _guard.continue_at_end(lifeline)
-    if _guard.ended(lifeline):
+    guard.become_subreaper()
+    guard.continue_at_end(lifeline)
+    if guard.ended(lifeline):
         _end()
     atexit.register(_end_if_orphaned, lifeline)
     threading.Thread(target=_watch, args=(lifeline,), name="parent-watch", daemon=True).start()
@@ -66,7 +66,7 @@ def _watch(lifeline: int) -> None:
 
 def _end_if_orphaned(lifeline: int) -> None:
     """At exit: the kernel's end can break the output pipe before the watching thread has a turn."""
-    if _guard.ended(lifeline):
+    if guard.ended(lifeline):
         _end()
 
 
@@ -74,8 +74,8 @@ def _end() -> None:
     """End this process and its tree; other threads may be starting processes at this moment."""
     if sys.platform == "linux":
         token = f"{TOKEN}={os.environ.get(TOKEN, '')}"
-        helper = [sys.executable, "-I", "-S", _guard.__file__, "--end", str(os.getpid()), token]
+        helper = [sys.executable, "-I", "-S", guard.__file__, "--end", str(os.getpid()), token]
         with contextlib.suppress(OSError):  # no memory or no process left: then from inside
             os.posix_spawn(helper[0], helper, {})
-            time.sleep(_guard.KILL_LIMIT)
-    _guard.end_tree()
+            time.sleep(guard.KILL_LIMIT)
+    guard.end_tree()

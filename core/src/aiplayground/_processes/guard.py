@@ -3,7 +3,7 @@
 The owner holds the write end of a pipe, the *lifeline*, and nobody else does: however the owner
 ends, SIGKILL included, the read end then reaches end of file.
 
-Run as `python -I -S _guard.py --fd N -- PROGRAM ARG...`, the guard starts a foreign program in its
+Run as `python -I -S guard.py --fd N -- PROGRAM ARG...`, the guard starts a foreign program in its
 own process group and stands between it and the kernel. It ends the tree at end of file of
 descriptor N, adopts what the program orphans (Linux), and leaves as the program left: with the same
 exit code or by the same signal. Exit code 127: no such program; 126: it cannot be executed.

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ._log_files import LogWriter
+from ._files import LogWriter
 from ._redact import redact as hide_secrets
 
 KERNEL = "kernel"

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import _forks
+from . import forks
 
 _LOCK = "lock"
 _TRIES = 50
@@ -31,7 +31,7 @@ def lock_new(folder: Path) -> int:
             continue
         if _is_at(lock, folder / _LOCK):
             return lock
-        _forks.close(lock)
+        forks.close(lock)
     raise BlockingIOError(f"{folder} belongs to another kernel that is running; use another folder")
 
 
@@ -63,14 +63,14 @@ def try_lock(folder: Path) -> int:
     except BaseException:
         os.close(fd)
         raise
-    _forks.close_in_forks(fd)
+    forks.close_in_forks(fd)
     return fd
 
 
 def remove(folder: Path, lock: int) -> None:
     """Remove the folder while its lock is held; Windows cannot remove a file that is open."""
     if sys.platform == "win32":
-        _forks.close(lock)
+        forks.close(lock)
     shutil.rmtree(folder, ignore_errors=True)
     if sys.platform != "win32":
-        _forks.close(lock)
+        forks.close(lock)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from aiplayground._model_files import FileGroup, FoundFile, split_name
-from aiplayground._model_types import ModelProblem
 from aiplayground.gguf import GgufFile
+
+from ._files import FileGroup, FoundFile, split_name
+from ._types import ModelProblem
 
 # Values of general.type that go beside a model, or are none; "model" and silence mean a model.
 _NOT_MODELS = frozenset({"imatrix", "vocab"})

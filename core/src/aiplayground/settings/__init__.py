@@ -7,8 +7,8 @@ names the place: file and line, variable, or argument. Secrets are not settings.
 
 from __future__ import annotations
 
-from ._setting_file import set_value, unset_value
-from ._setting_layers import (
+from ._file import set_value, unset_value
+from ._layers import (
     Layers,
     SettingRow,
     load_layers,
@@ -18,7 +18,7 @@ from ._setting_layers import (
     settings_class,
     unknown_services,
 )
-from ._setting_models import (
+from ._models import (
     KernelSettings,
     LivenessSettings,
     LogSettings,
@@ -30,7 +30,7 @@ from ._setting_models import (
     ServiceSettings,
     TimeoutSettings,
 )
-from ._setting_text import parse_value, split_key, variable_of
+from ._text import parse_value, split_key, variable_of
 
 __all__ = [
     "KernelSettings",

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from . import _forks, _guard
-from ._identity import TOKEN
-from ._ledger import Ledger
-from .serving.protocol import PARENT_FD_VARIABLE
+from aiplayground.serving.protocol import PARENT_FD_VARIABLE
+
+from . import forks, guard
+from .identity import TOKEN
+from .ledger import Ledger
 
 
 class Group(Protocol):
@@ -50,7 +51,7 @@ class Spawned:
         self.group.close()
         lifeline, self.lifeline = self.lifeline, -1
         if lifeline >= 0:
-            _forks.close(lifeline)
+            forks.close(lifeline)
 
     def release(self) -> None:
         """Let go of the lifeline and the ledger's record after the child's end; idempotent."""
@@ -106,9 +107,9 @@ def spawn(
     read, write = os.pipe()
     try:
         if sys.platform == "win32":
-            from . import _windows
+            from . import windows
 
-            popen, job = _windows.spawn(argv, env, cwd, write)
+            popen, job = windows.spawn(argv, env, cwd, write)
             return Spawned(popen, job, token, read)
         return _spawn_posix(argv, env, cwd, pass_fds, guarded, (read, write))
     except BaseException:
@@ -127,7 +128,7 @@ def _spawn_posix(
     pipe: tuple[int, int],
 ) -> Spawned:
     watched, lifeline = os.pipe()
-    _forks.close_in_forks(lifeline)
+    forks.close_in_forks(lifeline)
     try:
         if guarded:
             argv = guard_command(argv, env, watched)
@@ -145,7 +146,7 @@ def _spawn_posix(
             start_new_session=True,
         )
     except BaseException:
-        _forks.close(lifeline)
+        forks.close(lifeline)
         raise
     finally:
         os.close(watched)
@@ -154,7 +155,7 @@ def _spawn_posix(
 
 def guard_command(argv: Sequence[str], env: Mapping[str, str], lifeline: int) -> list[str]:
     """Return the command line that runs `argv` under the guard."""
-    python = [sys.executable, "-I", "-S", _guard.__file__, "--fd", str(lifeline)]
+    python = [sys.executable, "-I", "-S", guard.__file__, "--fd", str(lifeline)]
     # Python changes it on its way up in the C locale (PEP 538); the program is to see its `env`.
     given = env.get("LC_CTYPE")
     locale = ["--unset", "LC_CTYPE"] if given is None else ["--set", f"LC_CTYPE={given}"]

@@ -2,7 +2,7 @@
 
 POSIX: an own session and process group, and a lifeline: a pipe whose write end only the kernel
 holds. Our own workers watch its read end (`serving.parent`); a foreign program runs under a guard
-that does (`_guard`). Windows: a kill-on-close job object (`_windows`).
+that does (`guard`). Windows: a kill-on-close job object (`windows`).
 
 Everything here happens in callbacks of the loop that launched the child, without tasks, so that
 the cancellation of a caller can interrupt nothing half-way.
@@ -18,16 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import _guard
-from ._exits import watch_exit
-from ._identity import Marked, carriers, kill_marked, marked_descendants
-from ._output import OutputReader
-from ._spawn import Spawned, spawn
+from . import guard
+from .exits import watch_exit
+from .identity import Marked, carriers, kill_marked, marked_descendants
+from .output import OutputReader
+from .spawn import Spawned, spawn
 
 if TYPE_CHECKING:
     import psutil
 
-    from ._ledger import Ledger
+    from .ledger import Ledger
 
 DRAIN_LIMIT = 1.0
 """Seconds after a child's exit that its output may be held open by something that escaped."""
@@ -226,7 +226,7 @@ class Process:
         self._snapshot.clear()
         left = carriers(self._spawned.token)
         if left:
-            _guard.signal_all(left, signal.SIGKILL)
+            guard.signal_all(left, signal.SIGKILL)
         return bool(left)
 
     def _reader_overdue(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from . import _guard
+from . import guard
 
 TOKEN = "AIPG_CHILD_TOKEN"
 """Environment variable that the kernel gives each child; what a child starts inherits it."""
@@ -67,13 +67,13 @@ def carriers(token: str) -> list[int]:
 
     It finds what left the group, the session and the tree of a child that has died.
     """
-    return _guard.carriers(f"{TOKEN}={token}")
+    return guard.carriers(f"{TOKEN}={token}")
 
 
 def marked_descendants(root: int) -> list[Marked]:
     """Return all descendants of `root` with their start marks, parents first."""
     if sys.platform == "linux":
-        pids = _guard.descendants(root)
+        pids = guard.descendants(root)
     else:
         import psutil
 

@@ -18,17 +18,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO
 
-from aiplayground._gguf_cursor import Cursor, Malformed
-from aiplayground._gguf_file import GgufFile
-from aiplayground._gguf_magic import byte_order_swapped, describe_stranger
-from aiplayground._gguf_reader import (
+from aiplayground.errors import InvalidModelFile
+
+from ._cursor import Cursor, Malformed
+from ._file import GgufFile
+from ._magic import byte_order_swapped, describe_stranger
+from ._reader import (
     MAX_PAIRS,
     MAX_TENSORS,
     MetadataReader,
     read_tensors,
 )
-from aiplayground._gguf_types import GgufArray, GgufLongText, GgufValue, TensorInfo
-from aiplayground.errors import InvalidModelFile
+from ._types import GgufArray, GgufLongText, GgufValue, TensorInfo
 
 __all__ = [
     "GgufArray",

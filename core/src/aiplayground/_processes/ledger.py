@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from . import _forks
-from ._identity import (
+from . import forks
+from .identity import (
     Marked,
     boot_id,
     carriers,
@@ -29,7 +29,7 @@ from ._identity import (
     marked_descendants,
     start_mark,
 )
-from ._locks import lock_new, remove, try_lock
+from .locks import lock_new, remove, try_lock
 
 KILL_LIMIT = 2.0
 """Seconds to wait for killed leftovers to be gone."""
@@ -85,7 +85,7 @@ class Ledger:
         os.close(self._file)
         self._file = -1
         if self._live:
-            _forks.close(self._lock)
+            forks.close(self._lock)
         else:
             remove(self.folder, self._lock)
 
@@ -110,11 +110,11 @@ def end_leftovers(runtime_root: Path) -> list[Leftover]:
         try:
             outcomes = list(_end_records(folder))
         except BaseException:
-            _forks.close(lock)
+            forks.close(lock)
             raise
         found += outcomes
         if any(outcome.outcome == "alive" for outcome in outcomes):
-            _forks.close(lock)
+            forks.close(lock)
         else:
             remove(folder, lock)
     return found

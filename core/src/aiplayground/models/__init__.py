@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from aiplayground._model_facts import Facts, Kind, check_group, facts_of
-from aiplayground._model_files import FileGroup, FoundFile, Walk, group_files, walk
-from aiplayground._model_names import match_model, unique_names
-from aiplayground._model_projectors import Projector, choose_projector
-from aiplayground._model_types import LocalModel, ModelProblem, ModelScan, ModelType
 from aiplayground.gguf import GgufError, GgufReason, read_gguf
+
+from ._facts import Facts, Kind, check_group, facts_of
+from ._files import FileGroup, FoundFile, Walk, group_files, walk
+from ._names import match_model, unique_names
+from ._projectors import Projector, choose_projector
+from ._types import LocalModel, ModelProblem, ModelScan, ModelType
 
 __all__ = [
     "LocalModel",

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .errors import FailureClass, ServiceFailed
+from aiplayground.errors import FailureClass, ServiceFailed
 
 if TYPE_CHECKING:
     import psutil

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiplayground._gguf_types import (
+from ._types import (
     EMBEDDING_ARCHITECTURES,
     FILE_TYPE_GUESSED,
     FILE_TYPES,

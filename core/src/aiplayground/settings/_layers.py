@@ -11,7 +11,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from ._setting_errors import (
+from aiplayground.errors import PluginError, suggest
+from aiplayground.paths import Paths
+from aiplayground.specs import BackendSpec
+
+from ._errors import (
     Model,
     field_names,
     giver,
@@ -21,8 +25,8 @@ from ._setting_errors import (
     unknown_keys,
     validate,
 )
-from ._setting_models import KernelSettings, OwnSettings, ServiceSettings, service_key
-from ._setting_sources import (
+from ._models import KernelSettings, OwnSettings, ServiceSettings, service_key
+from ._sources import (
     EnvironmentSource,
     FileSource,
     Source,
@@ -30,10 +34,7 @@ from ._setting_sources import (
     lookup,
     merge,
 )
-from ._setting_text import Key, dotted, split_key
-from .errors import PluginError, suggest
-from .paths import Paths
-from .specs import BackendSpec
+from ._text import Key, dotted, split_key
 
 _OF_KERNEL = frozenset(ServiceSettings.model_fields)
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from ._setting_errors import field_names, model_at
-from ._setting_layers import Layers, own_settings
-from ._setting_models import KernelSettings, ServiceSettings
-from ._setting_sources import FileSource, Source, argument_source
-from ._setting_text import Key, canonical, dotted, parse_value, read_text, split_key
-from .errors import FileOperationError, InvalidSettings, suggest
-from .paths import Paths, file_error, make_folder
+from aiplayground.errors import FileOperationError, InvalidSettings, suggest
+from aiplayground.paths import Paths, file_error, make_folder
+
+from ._errors import field_names, model_at
+from ._layers import Layers, own_settings
+from ._models import KernelSettings, ServiceSettings
+from ._sources import FileSource, Source, argument_source
+from ._text import Key, canonical, dotted, parse_value, read_text, split_key
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument

@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ._setting_models import service_key
-from ._setting_text import (
+from aiplayground.errors import InvalidSettings
+
+from ._models import service_key
+from ._text import (
     ENVIRONMENT_PREFIX,
     Key,
     canonical,
@@ -22,7 +24,6 @@ from ._setting_text import (
     split_key,
     variable_of,
 )
-from .errors import InvalidSettings
 
 _RESERVED = ("AIPG_TEST_",)
 

@@ -11,9 +11,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from ._setting_models import service_key
-from .errors import InvalidSettings
-from .paths import file_error
+from aiplayground.errors import InvalidSettings
+from aiplayground.paths import file_error
+
+from ._models import service_key
 
 Key = tuple[str, ...]
 

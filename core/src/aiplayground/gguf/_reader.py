@@ -6,8 +6,8 @@ Long values are skipped and summarised, so memory stays bounded by the window of
 
 from __future__ import annotations
 
-from aiplayground._gguf_cursor import Cursor, Malformed
-from aiplayground._gguf_types import (
+from ._cursor import Cursor, Malformed
+from ._types import (
     ARRAY,
     BOOL,
     GGML_TYPES,

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from ._setting_sources import Source, merge
-from ._setting_text import Key, dotted
-from .errors import InvalidSettings, suggest
+from aiplayground.errors import InvalidSettings, suggest
+
+from ._sources import Source, merge
+from ._text import Key, dotted
 
 Model = TypeVar("Model", bound=BaseModel)
 

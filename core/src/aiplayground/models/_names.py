@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from aiplayground._model_files import stem_of
-from aiplayground._model_types import LocalModel
 from aiplayground.errors import ModelNotFound
+
+from ._files import stem_of
+from ._types import LocalModel
 
 LISTED = 10  # names that an error shows
 SHOWN = 200  # characters of a name that an error repeats
