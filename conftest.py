@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import signal
 
+USUAL = {
+    "SIGINT": signal.default_int_handler,
+    "SIGTERM": signal.SIG_DFL,
+    "SIGHUP": signal.SIG_DFL,
+}
+
 
 def pytest_configure() -> None:
-    """Take SIGINT as it is at a terminal.
+    """Take signals as they are at a terminal.
 
-    A shell starts background jobs with SIGINT ignored, and children inherit that: tests which
-    interrupt a program would wait for ever.
+    A shell starts background jobs with SIGINT ignored, and `nohup` ignores SIGHUP; children inherit
+    that, and tests which interrupt a program would wait for ever.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name, handler in USUAL.items():
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
