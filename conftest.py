@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
-USUAL = {
+USUAL: dict[str, Any] = {
     "SIGINT": signal.default_int_handler,
     "SIGTERM": signal.SIG_DFL,
     "SIGHUP": signal.SIG_DFL,
