@@ -135,7 +135,7 @@ async def test_an_answer_of_another_process_on_the_port_is_not_taken_for_the_wor
 
         async def intrude() -> None:
             service = k._services["served"]
-            while not service.workers or service.workers["main"].pid is None:
+            while not service.pool.workers or service.pool.workers["main"].pid is None:
                 await asyncio.sleep(0)
             server = await asyncio.start_server(answer, "127.0.0.1", port)
             async with server:

@@ -58,7 +58,7 @@ class Context:
     @property
     def workers(self) -> Mapping[str, Worker]:
         """The service's workers by name."""
-        return self._service.workers
+        return self._service.pool.workers
 
     @property
     def http(self) -> httpx.AsyncClient:
@@ -67,11 +67,11 @@ class Context:
 
     async def spawn(self, spec: LaunchSpec) -> Worker:
         """Launch a worker, wait until it is ready, and supervise it from then on."""
-        return await self._service.ops.spawn(spec)
+        return await self._service.pool.spawn(spec)
 
     async def end(self, worker: WorkerHandle) -> None:
         """End one worker and all that it started."""
-        await self._service.ops.end_worker(worker.name)
+        await self._service.pool.end(worker.name)
 
     async def endpoint(self, model: str | None) -> str:
         """Return the base URL of the worker that speaks the OpenAI API for this model."""
@@ -79,7 +79,7 @@ class Context:
 
     async def lost(self, base_url: str, error: Exception) -> AIPlaygroundError:
         """Turn a broken connection to a worker into an error that says why the worker went."""
-        return await self._service.ops.lost(base_url, error)
+        return await self._service.pool.lost(base_url, error)
 
     async def run_sync(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work in a thread."""

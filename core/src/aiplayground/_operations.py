@@ -14,9 +14,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ._context import Context
-from ._launch import Launcher
 from ._residency import Residency
-from ._worker import Worker
 from .errors import (
     AIPlaygroundError,
     FailureClass,
@@ -26,7 +24,6 @@ from .errors import (
 )
 from .events import ServiceSetUpProgress
 from .middleware import LifecycleCall, Operation, compose_lifecycle
-from .policy import RestartPolicy
 from .specs import Health
 from .states import Runtime
 
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
 
     from ._router import Route
     from ._service import Service
-    from .specs import LaunchSpec
+    from ._worker import Worker
     from .types import ModelInfo
 
 START_PATIENCE = 10
@@ -43,7 +40,7 @@ START_PATIENCE = 10
 
 
 class Operations:
-    """The operations of one service, and the workers that they bring up."""
+    """The operations of one service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -76,34 +73,6 @@ class Operations:
             pinned=settings.pinned,
         )
 
-    @cached_property
-    def _launcher(self) -> Launcher:
-        own = self._host.settings.service(self._service.name)
-        log = self._service.log
-        return Launcher(
-            service=self._service.name,
-            http=self._host.http,
-            log=lambda worker, line: log.line(worker, line),
-            ledger=self._host.ledger,
-            timeout=own.start_timeout or self._timeouts.start,
-            probe_timeout=self._timeouts.health,
-            grace=self._timeouts.stop_grace,
-            probe_interval=self._timeouts.probe_interval,
-            preferred_port=self._service.spec.preferred_port,
-            fixed_port=own.port,
-        )
-
-    @property
-    def planned_port(self) -> int | None:
-        """The port that the primary worker takes if it can."""
-        own = self._host.settings.service(self._service.name)
-        return own.port or self._service.spec.preferred_port
-
-    @property
-    def primary(self) -> Worker | None:
-        """The worker that decides whether the service runs."""
-        return next((each for each in self._service.workers.values() if each.primary), None)
-
     def find(self, hook: str) -> Route | None:
         """Return the backend's own hook, else the kernel's default for it."""
         return self._host.router.find(self._service.name, hook)
@@ -132,18 +101,18 @@ class Operations:
 
     async def _take_down(self) -> None:
         try:
-            await self._end_workers()
+            await self._service.pool.end_all()
         finally:
             await self.residency.clear("stopped")
 
     async def _start(self, ctx: Context) -> None:
         route = self.find("start")
         if route is not None:
-            await self._call(route, self._launcher.timeout * START_PATIENCE, ctx)
-        if self.primary is not None:
+            await self._call(route, self._service.pool.start_timeout * START_PATIENCE, ctx)
+        if (primary := self._service.pool.primary) is not None:
             # It may have crashed while the hook was still busy with another worker.
-            async with self._deadline("start", self._launcher.timeout):
-                await self.primary.ready()
+            async with self._deadline("start", self._service.pool.start_timeout):
+                await primary.ready()
         health = self.find("health")
         if health is None:
             return
@@ -276,64 +245,13 @@ class Operations:
         mine = {worker.spec.model, worker.lost_model}
         self.residency.drop([model for model in held if model in mine], "crashed")
 
-    # Workers, for the plugin --------------------------------------------------------------
-
-    async def spawn(self, spec: LaunchSpec) -> Worker:
-        """Launch a worker and wait until it is ready; it is recorded before it is launched."""
-        workers = self._service.workers
-        if spec.name in workers:
-            await self.end_worker(spec.name)
-        if spec.primary and self.primary is not None:
-            raise PluginError(f"the service has a primary worker already, '{self.primary.name}'.")
-        restart, liveness = self._host.settings.restart, self._host.settings.liveness
-        worker = workers[spec.name] = Worker(
-            spec,
-            self._launcher,
-            RestartPolicy(**restart.model_dump()),
-            (liveness.interval, liveness.limit, liveness.hard_factor),
-            self._service.on_worker,
-        )
-        worker.launch()
-        try:
-            await worker.ready()
-        except BaseException:  # also a cancellation: by a stop, or because a load takes too long
-            await self.end_worker(spec.name)
-            raise
-        return worker
-
-    async def end_worker(self, name: str) -> None:
-        """End one worker; unknown names are none of anybody's business."""
-        worker = self._service.workers.get(name)
-        if worker is not None:
-            await worker.end()
-            if self._service.workers.get(name) is worker:
-                del self._service.workers[name]
-
-    async def _end_workers(self) -> None:
-        await asyncio.gather(*(self.end_worker(name) for name in list(self._service.workers)))
-
     async def endpoint(self, model: str | None) -> str:
         """Return the base URL of the worker that serves a model."""
         route = self._host.router.find(self._service.name, "endpoint")
-        if route is not None:
-            url: str = await route.call(Context(self._service), model)
-            return url
-        holder = next((w for w in self._service.workers.values() if w.model == model), self.primary)
-        if holder is None or holder.state is not Runtime.RUNNING:
-            raise ServiceNotAvailable(f"{self._service.name} has no worker that answers now.")
-        return holder.base_url
-
-    async def lost(self, base_url: str, error: Exception) -> AIPlaygroundError:
-        """Say why the worker at an address went away."""
-        worker = next((w for w in self._service.workers.values() if w.base_url == base_url), None)
-        cause = await worker.loss() if worker is not None else None
-        if cause is not None:
-            return ServiceFailed(cause.message, failure=cause.failure, details=cause.details)
-        return ServiceNotAvailable(
-            f"{self._service.name}: the connection to its worker broke "
-            f"({type(error).__name__}: {error}). Try again.",
-            details={"service": self._service.name},
-        )
+        if route is None:
+            return self._service.pool.holder(model).base_url
+        url: str = await self._call(route, self._timeouts.hook, Context(self._service), model)
+        return url
 
     # Plumbing -----------------------------------------------------------------------------
 

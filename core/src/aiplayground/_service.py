@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._operations import Operations
+from ._pool import WorkerPool
 from ._streams import Streams
 from .errors import AIPlaygroundError, PluginError, ServiceNotAvailable
 from .events import ModelLoaded, ModelUnloaded, WebServiceExit
@@ -50,7 +51,7 @@ class Service:
         self.log = host.logs.service(spec.name)
         self.streams = Streams()
         self.ops = Operations(self)
-        self.workers: dict[str, Worker] = {}
+        self.pool = WorkerPool(spec, host, self.log, self._hear)
         self._installation = Installation.ABSENT
         self._runtime = Runtime.STOPPED
         self._desired = Desired.DOWN
@@ -122,15 +123,10 @@ class Service:
         for job in jobs:
             job.cancel()
         # Before the workers are killed: theirs would restart what is killed.
-        ending = [asyncio.ensure_future(each.end()) for each in self.workers.values()]
-        self.kill_now()
-        await asyncio.wait({*jobs, *ending}, timeout=END_LIMIT)
+        ending = asyncio.ensure_future(self.pool.end_all())
+        self.pool.kill_now()
+        await asyncio.wait({*jobs, ending}, timeout=END_LIMIT)
         await self.ops.residency.clear("stopped")
-
-    def kill_now(self) -> None:
-        """End every worker at once, without the event loop."""
-        for worker in list(self.workers.values()):
-            worker.kill_now()
 
     @property
     def runtime(self) -> Runtime:
@@ -139,9 +135,9 @@ class Service:
 
     def info(self) -> ServiceInfo:
         """Where the service stands, as values."""
-        primary = self.ops.primary
+        primary = self.pool.primary
         running = primary is not None and self._runtime is Runtime.RUNNING
-        port = primary.port if running and primary else (self.ops.planned_port or 0)
+        port = primary.port if running and primary else (self.pool.planned_port or 0)
         return ServiceInfo(
             name=self.name,
             title=self.spec.title,
@@ -154,7 +150,7 @@ class Service:
             version=self.ops.version,
             required=self.spec.required,
             error=self._error.to_dict() if self._error else None,
-            workers=tuple(worker.info for worker in self.workers.values()),
+            workers=tuple(worker.info for worker in self.pool.workers.values()),
             models=self.ops.residency.loaded,
         )
 
@@ -236,8 +232,8 @@ class Service:
             return
         self._start_waiters.append(waiter)
         self._wanted_model = model
-        if self._runtime is Runtime.BACKOFF and self.ops.primary is not None:
-            self.ops.primary.retry_now()
+        if self._runtime is Runtime.BACKOFF and self.pool.primary is not None:
+            self.pool.primary.retry_now()
         else:
             self._start_if_wanted()
 
@@ -276,7 +272,7 @@ class Service:
             self._fail(error)
         else:
             # It may have crashed again by now, and what was heard of that is not said twice.
-            heard = self._primary_heard if self.ops.primary is not None else None
+            heard = self._primary_heard if self.pool.primary is not None else None
             self._follow(heard or Runtime.RUNNING)
 
     def _fail(self, error: AIPlaygroundError) -> None:
@@ -312,12 +308,12 @@ class Service:
 
     # Workers ------------------------------------------------------------------------------
 
-    def on_worker(self, worker: Worker, state: Runtime, exit_code: int | None) -> None:
+    def _hear(self, worker: Worker, state: Runtime, exit_code: int | None) -> None:
         """Hear of a worker's change of state; called by the worker's task."""
         self._post(self._on_worker, worker, state, exit_code)
 
     def _on_worker(self, worker: Worker, state: Runtime, exit_code: int | None) -> None:
-        if self.workers.get(worker.name) is not worker:
+        if not self.pool.has(worker):
             return
         if exit_code is not None:
             self._on_exit(worker, exit_code)
@@ -342,7 +338,7 @@ class Service:
 
     def _follow(self, state: Runtime) -> None:
         """The primary worker decides whether the service runs."""
-        primary = self.ops.primary
+        primary = self.pool.primary
         error = primary.error if primary is not None else None
         if state is Runtime.FAILED:
             self._fail(error or ServiceNotAvailable(f"{self.name}: it gave up."))

@@ -219,7 +219,7 @@ class Kernel:
     def _at_exit(self) -> None:
         """End what still runs when the interpreter exits with the kernel open."""
         for service in self._services.values():
-            service.kill_now()
+            service.pool.kill_now()
 
     # Services -----------------------------------------------------------------------------
 

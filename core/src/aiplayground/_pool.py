@@ -1,0 +1,110 @@
+"""The workers of one service: launched, found and ended by name."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ._launch import Launcher
+from ._worker import Worker
+from .errors import AIPlaygroundError, PluginError, ServiceFailed, ServiceNotAvailable
+from .policy import RestartPolicy
+from .states import Runtime
+
+if TYPE_CHECKING:
+    from ._host import Host
+    from ._logs import ServiceLog
+    from ._worker import Report
+    from .specs import BackendSpec, LaunchSpec
+
+
+class WorkerPool:
+    """Every worker of a service, from the moment it is asked for until it has ended.
+
+    `report` hears of each change of a worker's state.
+    """
+
+    def __init__(self, spec: BackendSpec, host: Host, log: ServiceLog, report: Report) -> None:
+        own, timeouts = host.settings.service(spec.name), host.settings.timeouts
+        self.workers: dict[str, Worker] = {}
+        self.planned_port = own.port or spec.preferred_port
+        self.start_timeout = own.start_timeout or timeouts.start
+        self._service = spec.name
+        self._report = report
+        self._restart = RestartPolicy(**host.settings.restart.model_dump())
+        liveness = host.settings.liveness
+        self._liveness = (liveness.interval, liveness.limit, liveness.hard_factor)
+        self._launcher = Launcher(
+            service=spec.name,
+            http=host.http,
+            log=lambda worker, line: log.line(worker, line),
+            ledger=host.ledger,
+            timeout=self.start_timeout,
+            probe_timeout=timeouts.health,
+            grace=timeouts.stop_grace,
+            probe_interval=timeouts.probe_interval,
+            preferred_port=spec.preferred_port,
+            fixed_port=own.port,
+        )
+
+    @property
+    def primary(self) -> Worker | None:
+        """The worker that decides whether the service runs."""
+        return next((each for each in self.workers.values() if each.primary), None)
+
+    def has(self, worker: Worker) -> bool:
+        """Whether this very worker belongs to the service, and not one that took its name."""
+        return self.workers.get(worker.name) is worker
+
+    async def spawn(self, spec: LaunchSpec) -> Worker:
+        """Launch a worker and wait until it is ready; it is recorded before it is launched."""
+        if spec.name in self.workers:
+            await self.end(spec.name)
+        if spec.primary and self.primary is not None:
+            raise PluginError(f"the service has a primary worker already, '{self.primary.name}'.")
+        worker = self.workers[spec.name] = Worker(
+            spec, self._launcher, self._restart, self._liveness, self._report
+        )
+        worker.launch()
+        try:
+            await worker.ready()
+        except BaseException:  # also a cancellation: by a stop, or because a load takes too long
+            await self.end(spec.name)
+            raise
+        return worker
+
+    async def end(self, name: str) -> None:
+        """End one worker; nothing happens if there is none of this name."""
+        worker = self.workers.get(name)
+        if worker is not None:
+            await worker.end()
+            if self.has(worker):
+                del self.workers[name]
+
+    async def end_all(self) -> None:
+        """End every worker."""
+        await asyncio.gather(*(self.end(name) for name in list(self.workers)))
+
+    def kill_now(self) -> None:
+        """End every worker at once, without the event loop."""
+        for worker in list(self.workers.values()):
+            worker.kill_now()
+
+    def holder(self, model: str | None) -> Worker:
+        """Return the running worker that holds a model, else the primary one."""
+        holder = next((each for each in self.workers.values() if each.model == model), self.primary)
+        if holder is None or holder.state is not Runtime.RUNNING:
+            raise ServiceNotAvailable(f"{self._service} has no worker that answers now.")
+        return holder
+
+    async def lost(self, base_url: str, error: Exception) -> AIPlaygroundError:
+        """Say why the worker at an address went away."""
+        worker = next((w for w in self.workers.values() if w.base_url == base_url), None)
+        cause = await worker.loss() if worker is not None else None
+        if cause is not None:
+            return ServiceFailed(cause.message, failure=cause.failure, details=cause.details)
+        return ServiceNotAvailable(
+            f"{self._service}: the connection to its worker broke "
+            f"({type(error).__name__}: {error}). Try again.",
+            details={"service": self._service},
+        )
