@@ -305,3 +305,33 @@ async def test_autostart_starts_and_one_that_cannot_harms_nobody(tmp_path: Path)
         await eventually(lambda: k.service("fake").status == "Running")
         await eventually(lambda: k.service("fails").runtime == "failed")
         assert any("could not be started" in line.text for line in k.log("fails").tail())
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"model": "m", "messages": []}, "'messages'"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "'model' is missing"),
+        ({"model": "m", "messages": "hello"}, "'messages'"),
+        ({"model": "m", "messages": [{"role": "king", "content": "x"}]}, "messages[0].role"),
+        ({"model": 3, "messages": [{"role": "user", "content": "x"}]}, "'model'"),
+        (
+            {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": -1},
+            "'max_tokens'",
+        ),
+        (
+            {"model": "m", "messages": [{"role": "user", "content": "x"}], "temprature": 1},
+            "Did you mean 'temperature'?",
+        ),
+    ],
+)
+async def test_bad_requests_are_refused_in_one_sentence(
+    tmp_path: Path, body: dict[str, Any], words: str
+) -> None:
+    async with kernel(tmp_path, Fake()) as k:
+        with pytest.raises(InvalidParameters) as caught:
+            await anext(k.chat(body))
+        assert words in caught.value.message
+        with pytest.raises(InvalidParameters):
+            await anext(k.generate({"kind": "song", "prompt": "x"}))
+        assert await ask(k) == "abc"

@@ -51,7 +51,7 @@ def test_only_what_was_given_is_asked_for() -> None:
 
 def test_what_options_cannot_check_is_explained() -> None:
     messages = [{"role": "user", "content": "hi"}]
-    with pytest.raises(InvalidParameters, match=r"stop\.0: string should have at least 1"):
+    with pytest.raises(InvalidParameters, match=r"stop\[0\].: string should have at least 1"):
         chat_request("m", messages, {"stop": [""]})
     assert chat_request("m", messages, {"seed": 3}).seed == 3
 

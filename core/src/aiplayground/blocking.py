@@ -10,7 +10,7 @@ The kernel runs on an event loop in a thread of its own, which ends with the `wi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
@@ -97,15 +97,15 @@ class BlockingKernel(AbstractContextManager["BlockingKernel"]):
         """Return the model that is meant when none is named."""
         return self.call(self.kernel.default_model)  # type: ignore[no-any-return]  # as above
 
-    def embed(self, request: EmbedRequest) -> Embeddings:
+    def embed(self, request: EmbedRequest | Mapping[str, Any]) -> Embeddings:
         """Turn texts into vectors."""
         return self.call(self.kernel.embed, request)  # type: ignore[no-any-return]  # as above
 
-    def chat(self, request: ChatRequest) -> Iterator[ChatChunk]:
+    def chat(self, request: ChatRequest | Mapping[str, Any]) -> Iterator[ChatChunk]:
         """Answer a conversation; leaving the loop early stops the engine."""
         return self._iterate(self.kernel.chat(request))
 
-    def generate(self, request: GenerateRequest) -> Iterator[GenerateEvent]:
+    def generate(self, request: GenerateRequest | Mapping[str, Any]) -> Iterator[GenerateEvent]:
         """Make what `request.kind` names, event by event."""
         return self._iterate(self.kernel.generate(request))
 

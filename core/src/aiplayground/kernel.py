@@ -30,6 +30,8 @@ from .paths import Paths
 from .settings import KernelSettings, Layers, load_layers
 from .specs import Device
 from .states import Runtime
+from .types import ChatRequest, EmbedRequest
+from .validation import parse, parse_generate
 
 if TYPE_CHECKING:
     import httpx
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
     from .status import ServiceInfo
     from .types import (
         ChatChunk,
-        ChatRequest,
         Embeddings,
-        EmbedRequest,
         GenerateEvent,
         GenerateRequest,
         ModelInfo,
@@ -309,24 +309,32 @@ class Kernel:
         """Keep a model in memory whatever happens, or let it go again."""
         self._find(service).ops.residency.pin(model, pinned)
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
-        """Answer a conversation, chunk by chunk; close the generator to stop the engine."""
+    async def chat(
+        self, request: ChatRequest | Mapping[str, Any]
+    ) -> AsyncGenerator[ChatChunk, None]:
+        """Answer a conversation, chunk by chunk; close the generator to stop the engine.
+
+        A mapping in the shape of `ChatRequest` will do. Raises `InvalidParameters`,
+        `ModelNotFound`, `ServiceNotAvailable`.
+        """
         self._refuse_when_closing()
-        async with aclosing(self._inference.chat(request)) as items:
+        async with aclosing(self._inference.chat(parse(ChatRequest, request))) as items:
             async for item in items:
                 yield item
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateEvent, None]:
-        """Make what `request.kind` names, event by event."""
+    async def generate(
+        self, request: GenerateRequest | Mapping[str, Any]
+    ) -> AsyncGenerator[GenerateEvent, None]:
+        """Make what `request.kind` names, event by event; otherwise as `chat`."""
         self._refuse_when_closing()
-        async with aclosing(self._inference.generate(request)) as items:
+        async with aclosing(self._inference.generate(parse_generate(request))) as items:
             async for item in items:
                 yield item
 
-    async def embed(self, request: EmbedRequest) -> Embeddings:
-        """Turn texts into vectors."""
+    async def embed(self, request: EmbedRequest | Mapping[str, Any]) -> Embeddings:
+        """Turn texts into vectors; otherwise as `chat`."""
         self._refuse_when_closing()
-        return await self._inference.embed(request)
+        return await self._inference.embed(parse(EmbedRequest, request))
 
     async def devices(self) -> list[Device]:
         """Ask every plugin for compute devices; one that fails is logged and left out."""

@@ -56,15 +56,7 @@ def chat_request(
     model: str, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]
 ) -> ChatRequest:
     """Make a request. Raises `InvalidParameters` for what the options could not check."""
-    from pydantic import ValidationError
-
-    from aiplayground.errors import InvalidParameters
     from aiplayground.types import ChatRequest
+    from aiplayground.validation import parse
 
-    try:
-        return ChatRequest.model_validate({"model": model, "messages": messages, **sampling})
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, each['loc']))}: {each['msg'].lower()}" for each in error.errors()
-        ]
-        raise InvalidParameters(f"The request cannot be sent: {'; '.join(problems)}.") from error
+    return parse(ChatRequest, {"model": model, "messages": messages, **sampling})

@@ -12,8 +12,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from aiplayground.errors import InvalidParameters, suggest
+from aiplayground.errors import InvalidParameters
 from aiplayground.types import ChatRequest, CompletionRequest
+from aiplayground.validation import explain
 
 R = TypeVar("R", ChatRequest, CompletionRequest)
 
@@ -124,20 +125,6 @@ def validate(kind: type[R], fields: Mapping[str, Any]) -> R:
         raise explain(error, kind.model_fields) from error
 
 
-def explain(error: ValidationError, known: Collection[str] = ()) -> InvalidParameters:
-    """Turn pydantic's findings into one sentence about the first of them."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = _path(found["loc"])
-    if found["type"] == "extra_forbidden":
-        message = f"'{field}' is not a parameter of this request.{suggest(field, known)}"
-    elif found["type"] == "missing":
-        message = f"'{field}' is missing."
-    else:
-        text = found["msg"]
-        message = f"'{field}': {text[:1].lower()}{text[1:]}."
-    return InvalidParameters(message, details={"field": field})
-
-
 def _has_effect(name: str, value: Any, parameters: Collection[str], kind: type[R]) -> bool:
     """Say whether the field goes into the request; raise if it cannot be honoured."""
     if name in WITHOUT_EFFECT or _is_one_of(value, _NEUTRAL.get(name, ())):
@@ -213,11 +200,3 @@ _KINDS: tuple[tuple[Any, str], ...] = (
 
 def _kind(value: Any) -> str:
     return next((name for types, name in _KINDS if isinstance(value, types)), "null")
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Write `("messages", 0, "role")` as `messages[0].role`."""
-    path = ""
-    for part in location:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    return path
