@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -61,6 +62,26 @@ async def kernel(home: Path) -> AsyncIterator[Kernel]:
 
 def launches(kernel: Kernel) -> int:
     return sum(line.text == "starting" for line in kernel.log(SERVICE).tail())
+
+
+async def test_tools_formats_and_several_answers_through_the_kernel(kernel: Kernel) -> None:
+    schema = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+    tool = {"type": "function", "function": {"name": "switch", "parameters": schema}}
+    request = question("tiny", tools=[tool], tool_choice="required", n=2, seed=1, logprobs=True)
+    chunks = [chunk async for chunk in kernel.chat(request)]
+    for index in (0, 1):
+        own = [chunk for chunk in chunks if chunk.index == index]
+        (call,) = [call for chunk in own for call in chunk.tool_calls or ()]
+        assert call["function"]["name"] == "switch"
+        assert json.loads(call["function"]["arguments"])["on"] in (True, False)
+        assert own[-1].finish_reason == "tool_calls"
+        assert all(entry["logprob"] <= 0 for chunk in own for entry in chunk.logprobs or ())
+    assert chunks[-1].usage is not None
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    text = await ask(kernel, "tiny", response_format=form)
+    assert json.loads(text)["on"] in (True, False)
+    with pytest.raises(InvalidParameters, match="tool_choice"):
+        await ask(kernel, "tiny", tools=[tool], tool_choice="always")
 
 
 async def test_hundred_simultaneous_first_requests_start_one_worker(kernel: Kernel) -> None:

@@ -17,7 +17,7 @@ from aiplayground.errors import (
     ServiceNotAvailable,
 )
 from aiplayground.serving.access import check_origin, check_token, host_of
-from aiplayground.serving.replies import Answer, Envelope, error_body, model_list, status_of
+from aiplayground.serving.replies import Answers, Envelope, error_body, model_list, status_of
 from aiplayground.serving.wire import parse_chat, parse_completion, parse_object
 from aiplayground.types import ChatChunk, Usage
 
@@ -157,7 +157,7 @@ def test_each_error_has_a_status(error: AIPlaygroundError, status: int) -> None:
 
 
 def test_answers_are_put_together() -> None:
-    answer = Answer()
+    answer = Answers()
     usage = Usage(prompt_tokens=2, completion_tokens=3)
     for chunk in (
         ChatChunk(reasoning="hm"),

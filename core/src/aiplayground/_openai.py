@@ -8,9 +8,9 @@ foreign servers as OpenAI's `error` object.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -23,6 +23,7 @@ from .errors import (
     ServiceNotAvailable,
     from_dict,
 )
+from .serving.logprobs import from_text
 from .specs import Health
 from .types import ChatChunk, Embeddings, GenerateEvent, ModelInfo, Usage
 
@@ -33,25 +34,20 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect to a worker on this machine; the kernel's deadlines bound the rest."""
 
+T = TypeVar("T", ChatChunk, GenerateEvent)
+
 _FINISH = ("stop", "length", "tool_calls", "content_filter")
 
 
 async def chat(ctx: ServiceContext, request: ChatRequest) -> AsyncIterator[ChatChunk]:
     """Stream `POST /v1/chat/completions`."""
     body = request.model_dump(exclude_none=True, exclude_unset=True)
-    last: ChatChunk | None = None
-    async with _stream(ctx, request.model, "/v1/chat/completions", body) as events:
-        async for event in events:
-            chunk = _chat_chunk(event)
-            if last is not None:
-                # The token counts follow in an event of their own: our last chunk has both.
-                last = last.model_copy(update={"usage": chunk.usage or last.usage})
-            elif chunk.finish_reason is not None:
-                last = chunk
-            else:
-                yield chunk
-    if last is not None:
-        yield last
+    async with (
+        _stream(ctx, request.model, "/v1/chat/completions", body) as events,
+        aclosing(_with_usage(events, _chat_chunk)) as chunks,
+    ):
+        async for chunk in chunks:
+            yield chunk
 
 
 async def generate(ctx: ServiceContext, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
@@ -68,16 +64,35 @@ async def _complete(
     ctx: ServiceContext, request: CompletionRequest
 ) -> AsyncIterator[GenerateEvent]:
     body = request.model_dump(exclude_none=True, exclude_unset=True, exclude={"kind"})
-    last: GenerateEvent | None = None
-    async with _stream(ctx, request.model, "/v1/completions", body) as events:
-        async for event in events:
-            step = _completion_step(event)
-            if last is not None:
-                last = last.model_copy(update={"usage": step.usage or last.usage})
-            elif step.finish_reason is not None:
-                last = step
-            else:
-                yield step
+    if body.pop("logprobs", False):
+        # The older API has one field for both: the number of alternatives.
+        body["logprobs"] = body.pop("top_logprobs", 0)
+    async with (
+        _stream(ctx, request.model, "/v1/completions", body) as events,
+        aclosing(_with_usage(events, _completion_step)) as steps,
+    ):
+        async for step in steps:
+            yield step
+
+
+async def _with_usage(
+    events: AsyncIterator[dict[str, Any]], read: Callable[[Mapping[str, Any]], T]
+) -> AsyncGenerator[T, None]:
+    """Yield what `read` makes of the events.
+
+    The token counts follow in an event of their own, without a choice: our last chunk has both.
+    """
+    last: T | None = None
+    async for event in events:
+        item = read(event)
+        if last is not None and not event.get("choices"):
+            last = last.model_copy(update={"usage": item.usage or last.usage})
+            continue
+        if last is not None:
+            yield last
+        last = item if item.finish_reason is not None else None
+        if last is None:
+            yield item
     if last is not None:
         yield last
 
@@ -181,12 +196,14 @@ def _chat_chunk(event: Mapping[str, Any]) -> ChatChunk:
     choice = _choice(event)
     delta = choice.get("delta") or {}
     return ChatChunk(
+        index=choice.get("index") or 0,
         text=delta.get("content") or "",
         reasoning=delta.get("reasoning_content") or "",
         tool_calls=delta.get("tool_calls"),
         finish_reason=_finish(choice),
         usage=_usage(event),
         model=event.get("model"),
+        logprobs=(choice.get("logprobs") or {}).get("content"),
     )
 
 
@@ -194,9 +211,11 @@ def _completion_step(event: Mapping[str, Any]) -> GenerateEvent:
     choice = _choice(event)
     return GenerateEvent(
         kind="text",
+        index=choice.get("index") or 0,
         text=choice.get("text") or "",
         finish_reason=_finish(choice),
         usage=_usage(event),
+        logprobs=from_text(choice.get("logprobs")),
     )
 
 
@@ -218,6 +237,7 @@ def _usage(event: Mapping[str, Any]) -> Usage | None:
     return Usage(
         prompt_tokens=usage.get("prompt_tokens", 0),
         completion_tokens=usage.get("completion_tokens", 0),
+        cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
     )
 
 

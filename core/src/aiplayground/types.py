@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+MAX_GRAMMAR = 64 * 1024
+"""Most characters of a grammar: larger ones take an engine long to read."""
+
 
 class Frozen(BaseModel):
     """Base: immutable, and unknown fields are refused rather than ignored."""
@@ -26,6 +29,10 @@ class Message(Frozen):
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None
+
+
+TokenId = Annotated[str, Field(pattern="^[0-9]{1,10}$")]
+Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
 
 
 class Sampling(Frozen):
@@ -45,6 +52,15 @@ class Sampling(Frozen):
         default=None, max_length=16
     )
     ignore_eos: bool | None = None
+    logit_bias: dict[TokenId, Bias] | None = Field(default=None, max_length=1024)
+    """Added to the logits of tokens; the keys are token ids in decimal, as OpenAI writes them."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    n: Annotated[int, Field(ge=1, le=16)] | None = None
+    grammar: Annotated[str, Field(min_length=1, max_length=MAX_GRAMMAR)] | None = None
+    """A GBNF grammar that the answer must follow (llama.cpp's `grammars/README.md`)."""
+    response_format: dict[str, Any] | None = None
+    """`text`, `json_object` or `json_schema`, as in OpenAI's API."""
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -59,7 +75,9 @@ class ChatRequest(Sampling):
     messages: list[Message] = Field(min_length=1)
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    response_format: dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    """Variables for the chat template, for instance `{"enable_thinking": false}`."""
 
 
 class CompletionRequest(Sampling):
@@ -142,10 +160,14 @@ class EmbedRequest(Frozen):
 
 
 class Usage(Frozen):
-    """What a request cost, in tokens."""
+    """What a request cost, in tokens.
+
+    `cached_tokens` are those of the prompt that need not be computed again; None if not known.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -157,14 +179,21 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class ChatChunk(Frozen):
-    """A piece of an answer. The last one carries `finish_reason`, and `usage` where known."""
+    """A piece of an answer. The last one carries `finish_reason`, and `usage` where known.
 
+    With several answers (`n`) each has its own `index` and its own last chunk; `usage` counts what
+    that answer cost (the prompt counts once). `logprobs` has an entry a token, as in OpenAI's chat
+    API: `token`, `logprob`, `bytes` and `top_logprobs`.
+    """
+
+    index: int = 0
     text: str = ""
     reasoning: str = ""
     tool_calls: list[dict[str, Any]] | None = None
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
     model: str | None = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 class GenerateEvent(Frozen):
@@ -178,8 +207,10 @@ class GenerateEvent(Frozen):
     path: str | None = None
     data: bytes | None = None
     result: dict[str, Any] | None = None
+    index: int = 0
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    logprobs: list[dict[str, Any]] | None = None
 
 
 class Embeddings(Frozen):

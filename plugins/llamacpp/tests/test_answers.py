@@ -46,6 +46,7 @@ def test_a_chat_has_the_shape_of_openai(worker: Worker) -> None:
     assert (choice["index"], choice["finish_reason"]) == (0, "length")
     assert choice["message"]["role"] == "assistant"
     # <s> <|user|> H e l l o \n <|assistant|>: the template's first token is the only one.
+    assert answer["usage"].pop("prompt_tokens_details")["cached_tokens"] < 9
     assert answer["usage"] == {"prompt_tokens": 9, "completion_tokens": 8, "total_tokens": 17}
 
 

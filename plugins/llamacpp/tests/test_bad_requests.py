@@ -16,6 +16,13 @@ MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+
+
+def schema(value: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": value}}
+
+
 BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (CHAT, {"model": "other"}, -2, "other"),
     (CHAT, {"model": ""}, -4, "model"),
@@ -60,10 +67,22 @@ BAD: list[tuple[str, dict[str, Any], int, str]] = [
     (CHAT, {"stream_options": {"include_usage": 5}}, -4, "include_usage"),
     (CHAT, {"tools": [{"type": "function"}]}, -4, "tools"),
     (CHAT, {"tool_choice": "required"}, -4, "tool_choice"),
-    (CHAT, {"response_format": {"type": "json_object"}}, -4, "response_format"),
-    (CHAT, {"logprobs": True}, -4, "logprobs"),
-    (CHAT, {"logit_bias": {"5": 1}}, -4, "logit_bias"),
-    (CHAT, {"n": 2}, -4, "n"),
+    (CHAT, {"tools": TOOLS, "tool_choice": "always"}, -4, "tool_choice"),
+    (CHAT, {"tools": TOOLS, "response_format": {"type": "json_object"}}, -4, "response_format"),
+    (CHAT, {"response_format": {"type": "xml"}}, -4, "response_format"),
+    (CHAT, {"response_format": schema({"$ref": "#/nowhere"})}, -4, "schema"),
+    (CHAT, {"response_format": schema({"$ref": "http://x.example"})}, -4, "schema"),
+    (CHAT, {"response_format": schema({"type": "string", "pattern": "(" * 40})}, -4, "schema"),
+    (CHAT, {"grammar": "no grammar"}, -4, "grammar"),
+    (CHAT, {"grammar": "branch ::= [a]"}, -4, "grammar"),
+    (CHAT, {"chat_template_kwargs": {"messages": []}}, -4, "chat_template_kwargs"),
+    (CHAT, {"logprobs": 5}, -4, "logprobs"),
+    (CHAT, {"top_logprobs": 5}, -4, "logprobs"),
+    (CHAT, {"logprobs": True, "top_logprobs": 21}, -4, "top_logprobs"),
+    (CHAT, {"logit_bias": {"x": 1}}, -4, "logit_bias"),
+    (CHAT, {"logit_bias": {"9999999": 1}}, -4, "logit_bias"),
+    (CHAT, {"n": 17}, -4, "n"),
+    (CHAT, {"n": 0}, -4, "n"),
     (CHAT, {"n": True}, -4, "n"),
     (CHAT, {"temprature": 1}, -4, "temperature"),
     (TEXT, {"prompt": ""}, -4, "prompt"),
@@ -123,6 +142,12 @@ GOOD: list[dict[str, Any]] = [
     {"temperature": 5},
     {"top_p": 0, "min_p": 1},
     {"typical_p": 1e-300},
+    {"n": 16},
+    {"logprobs": True, "top_logprobs": 20},
+    {"logit_bias": {str(token): -100 for token in range(261)}},
+    {"logit_bias": {"5": 100}, "temperature": 0},
+    {"grammar": "root ::= [a-z]*", "ignore_eos": True, "repeat_penalty": 2},
+    {"response_format": {"type": "json_object"}},
 ]
 
 
@@ -182,6 +207,7 @@ FUZZ_FIELDS = [
     "model", "messages", "prompt", "max_tokens", "temperature", "top_k", "top_p", "min_p", "stop",
     "typical_p", "seed", "stream", "repeat_penalty", "frequency_penalty", "presence_penalty", "n",
     "ignore_eos", "stream_options", "tools", "response_format", "logit_bias", "nonsense", "kind",
+    "logprobs", "top_logprobs", "grammar", "tool_choice", "chat_template_kwargs",
 ]  # fmt: skip
 
 

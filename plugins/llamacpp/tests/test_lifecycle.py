@@ -64,14 +64,16 @@ def test_a_client_that_leaves_while_its_prompt_is_read(patient: Worker, stream: 
     assert patient.chat(max_tokens=2).is_success
 
 
-def test_a_client_that_leaves_the_queue(patient: Worker) -> None:
+def test_a_client_that_leaves_the_queue(launch: Launch, model_path: Path) -> None:
+    settings = json.dumps({"context_size": 200_000, "slots": 1})
+    narrow = launch("--model", str(model_path), "--name", "tiny", "--settings", settings)
     body = {"model": "tiny", "prompt": "Hello", "stream": True, **ENDLESS}
-    with patient.client.stream("POST", "/v1/completions", json=body) as answer:
+    with narrow.client.stream("POST", "/v1/completions", json=body) as answer:
         pieces = answer.iter_bytes()
         next(pieces)
-        leave_unanswered(patient, body)
-        assert patient.client.get("/health").json()["active"] >= 1
-    patient.wait_idle()
+        leave_unanswered(narrow, body)
+        assert narrow.client.get("/health").json()["active"] >= 1
+    narrow.wait_idle()
 
 
 def test_simultaneous_requests_all_get_their_own_answer(worker: Worker) -> None:

@@ -11,8 +11,10 @@ import pytest
 from aiplayground.gguf import GgufFile
 from aiplayground_llamacpp.load import DEFAULT_CONTEXT, MIN_CONTEXT, context_size, part_paths
 from aiplayground_llamacpp.machine import (
+    LITTLE_MEMORY,
     available_memory,
     cache_bytes,
+    cache_cells,
     default_threads,
     limit_threads,
     meminfo_available,
@@ -91,3 +93,17 @@ def test_the_parts_of_a_split_model() -> None:
     names = [path.name for path in part_paths(first, 3)]
     assert names == [f"big-0000{n}-of-00003.gguf" for n in (1, 2, 3)]
     assert part_paths(Path("m.gguf"), 1) == [Path("m.gguf")]
+
+
+@pytest.mark.parametrize(
+    ("token", "cells"),
+    [
+        (None, 4096),  # not known: no more than one may use
+        (256, 4096 * 8),
+        (LITTLE_MEMORY // 4096, 4096),
+        (LITTLE_MEMORY // 8192, 8192),
+        (10**9, 4096),
+    ],
+)
+def test_slots_share_the_memory_of_a_context(token: int | None, cells: int) -> None:
+    assert cache_cells(4096, 8, token) == cells

@@ -141,7 +141,9 @@ def test_the_door_is_light() -> None:
 def test_who_it_is() -> None:
     spec = plugin.backend()
     assert (spec.name, spec.preferred_port, spec.api) == ("llamacpp-backend", 8080, "openai")
-    assert spec.capabilities == {Capability.CHAT, Capability.COMPLETION}
+    assert spec.capabilities == {
+        Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.TOOLS,
+    }  # fmt: skip
     assert spec.parameters >= {"temperature", "seed", "stop", "max_tokens"}
 
 
@@ -173,7 +175,9 @@ async def test_the_first_model_goes_into_the_empty_worker_and_the_next_beside_it
     assert await plugin.endpoint(ctx, "b") == "http://model-b"
     assert await plugin.endpoint(ctx, None) == "http://main"
     listed = await plugin.list_models(ctx)
-    assert [model.name for model in listed] == ["a", "b"]
+    assert [(model.name, model.type) for model in listed] == [
+        ("a", "llm"), ("b", "llm"), ("e", "embedding"),
+    ]  # fmt: skip
     assert listed[0].service == "llamacpp-backend"
     assert [worker.model for worker in ctx.workers.values()] == ["a", "b"]
 

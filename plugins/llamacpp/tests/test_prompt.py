@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from aiplayground.errors import InvalidParameters
-from aiplayground.types import Message
-from aiplayground_llamacpp.prompt import BYTES_PER_TOKEN, chat_tokens, flatten, text_tokens
+from aiplayground.types import ChatRequest, Message
+from aiplayground_llamacpp.prompt import BYTES_PER_TOKEN, chat_prompt, flatten, text_tokens
 from aiplayground_llamacpp.template import ChatTemplate
 
 CONTROLS = {"<s>": 1001, "<|user|>": 1002, "<|end|>": 1003}
@@ -35,7 +35,8 @@ class FakeTokenizer:
 def tokens(*contents: Any, limit: int = 512, source: str = SOURCE) -> list[int]:
     template = ChatTemplate(source, bos="<s>", eos="", timeout=20)
     messages = [Message(role="user", content=content) for content in contents]
-    return chat_tokens(FakeTokenizer(), template, messages, limit)
+    request = ChatRequest(model="m", messages=messages)
+    return chat_prompt(FakeTokenizer(), template, request, limit).tokens
 
 
 def test_the_template_speaks_in_control_tokens() -> None:
@@ -81,3 +82,68 @@ def test_a_text_that_no_context_holds_is_refused_unread() -> None:
     with pytest.raises(InvalidParameters, match="more than") as caught:
         tokens("a" * (BYTES_PER_TOKEN * 10 + BYTES_PER_TOKEN), limit=10)
     assert caught.value.details == {"tokens": 11, "limit": 10}
+
+
+CALL = {
+    "id": "call_1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "<|end|>"}'},
+}
+TALK = [
+    Message(role="user", content="Hi"),
+    Message(role="assistant", tool_calls=[CALL]),
+    Message(role="tool", content="Sun", tool_call_id="call_1"),
+]
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "<s>"}}]
+
+
+def rendered(source: str, **fields: Any) -> tuple[str, list[int]]:
+    template = ChatTemplate(source, bos="<s>", eos="", timeout=20)
+    request = ChatRequest(model="m", messages=TALK, **fields)
+    prompt = chat_prompt(FakeTokenizer(), template, request, 4096)
+    return prompt.text, prompt.tokens
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "{{ call.arguments }}",
+        "{{ call.arguments | tojson }}",
+        "{{ '' + call.arguments }}",
+        "{{ call.arguments + '' }}",
+        "{{ call.arguments ~ '' }}",
+    ],
+)
+def test_templates_write_arguments_as_they_like(expression: str) -> None:
+    source = "{% set call = messages[1].tool_calls[0].function %}" + expression + "{{ tools }}"
+    _, tokens = rendered(source)
+    assert tokens == [1001, *b'{"city": "<|end|>"}None']
+
+
+def test_templates_may_walk_through_arguments() -> None:
+    source = (
+        "{% for key, value in messages[1].tool_calls[0].function.arguments.items() %}"
+        "{{ key }}={{ value }}{% endfor %}{{ tools | length }}"
+    )
+    assert rendered(source, tools=TOOLS)[1] == [1001, *b"city=<|end|>1"]
+
+
+def test_a_call_whose_arguments_are_no_json_stays_text() -> None:
+    call = {"function": {"name": "f", "arguments": "{oops"}}
+    (message,) = flatten([Message(role="assistant", tool_calls=[call])])
+    assert message["tool_calls"][0]["function"]["arguments"] == "{oops"
+
+
+def test_tools_too_speak_in_no_control_tokens() -> None:
+    _, tokens = rendered("{{ tools[0].function.description }}", tools=TOOLS)
+    assert tokens == [1001, *b"<s>"]
+
+
+def test_without_a_place_for_tools_they_are_told_in_messages() -> None:
+    source = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    text, _ = rendered(source, tools=TOOLS)
+    assert text.startswith("system: You may call one or more functions")
+    assert "assistant: <tool_call>" in text
+    assert "user: <tool_response>\nSun\n</tool_response>" in text
+    assert "system" not in rendered(source)[0]
+    assert "<tool_response>" in rendered(source)[0]

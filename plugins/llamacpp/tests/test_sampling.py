@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
+from aiplayground.errors import InvalidParameters
 from aiplayground.types import Sampling
 from aiplayground_llamacpp.sampling import (
     PENALTY_WINDOW,
@@ -87,3 +89,19 @@ def test_a_model_file_may_set_the_defaults() -> None:
     assert (values["min_p"], values["repeat_penalty"]) == (0.05, 1)
     assert names(plan(Sampling(), VOCABULARY, values)) == ["greedy"]
     assert names(plan(Sampling(temperature=1), VOCABULARY, values))[-1] == "dist"
+
+
+def test_each_of_several_answers_has_a_seed_of_its_own() -> None:
+    made = planned(seed=2**32 - 1)
+    seeds = [made.numbered(index).steps[-1].arguments[0] for index in range(3)]
+    assert seeds == [2**32 - 1, 0, 1]
+    assert made.numbered(2).steps[:-1] == made.steps[:-1]
+    greedy = planned(temperature=0)
+    assert greedy.numbered(3) == greedy
+
+
+def test_biases_name_tokens_of_the_vocabulary() -> None:
+    made = planned(logit_bias={"5": 1.5, "999": -100})
+    assert made.biases == ((5, 1.5), (999, -math.inf))
+    with pytest.raises(InvalidParameters, match="1000"):
+        planned(logit_bias={"1000": 1})

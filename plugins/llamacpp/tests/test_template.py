@@ -109,3 +109,29 @@ def test_a_deadline_never_comes_after_its_block() -> None:
             time.sleep(0.003)
         except DeadlineExceeded:
             pytest.fail("the deadline came after the block")
+
+
+def test_tools_and_variables_reach_the_template() -> None:
+    source = "{% if tools %}{{ tools | tojson }}{% endif %}{{ enable_thinking | default('?') }}"
+    assert template(source).render(USER) == "?"
+    assert template(source).render(USER, [], {"enable_thinking": False}) == "False"
+    assert template(source).render(USER, [{"a": "<b>"}]) == '[{"a": "<b>"}]?'
+
+
+def test_a_template_may_go_through_tools_that_are_not_there() -> None:
+    source = "{% for tool in tools %}{{ tool }}{% endfor %}{{ messages | map('length') | tojson }}"
+    assert template(source).render(USER) == "[2]"
+
+
+@pytest.mark.parametrize("name", ["messages", "tools", "bos_token", "add_generation_prompt"])
+def test_variables_replace_nothing_that_the_request_says(name: str) -> None:
+    with pytest.raises(InvalidParameters, match=name):
+        template("x").render(USER, None, {name: "x"})
+
+
+def test_variables_cannot_turn_the_templates_own_words_against_it() -> None:
+    for name in ("raise_exception", "range", "self", "loop", "context"):
+        with contextlib.suppress(InvalidParameters):
+            template("{{ range(3) | list }}{{ raise_exception('x') }}").render(
+                USER, None, {name: 5}
+            )

@@ -43,7 +43,7 @@ def _array(key: str, kind: int, items: Sequence[bytes]) -> bytes:
     return _pair(key, ARRAY, head + b"".join(items))
 
 
-def _metadata(template: str | None, temperature: float | None) -> list[bytes]:
+def _metadata(template: str | None, temperature: float | None, pooling: int | None) -> list[bytes]:
     tokens = byte_letters() + SPECIALS
     numbers = {
         "llama.context_length": CONTEXT,
@@ -58,6 +58,8 @@ def _metadata(template: str | None, temperature: float | None) -> list[bytes]:
         "tokenizer.ggml.bos_token_id": 256,
         "tokenizer.ggml.eos_token_id": 257,
     }
+    if pooling is not None:
+        numbers["llama.pooling_type"] = pooling
     texts = {
         "general.architecture": "llama",
         "general.name": "tiny",
@@ -107,10 +109,14 @@ def write_model(
     template: str | None = TEMPLATE,
     seed: int = 7,
     temperature: float | None = None,
+    pooling: int | None = None,
 ) -> Path:
-    """Write a llama model with random weights over a vocabulary of bytes; it chatters at random."""
+    """Write a llama model with random weights over a vocabulary of bytes; it chatters at random.
+
+    With a kind of pooling (llama.cpp's `enum llama_pooling_type`) it makes embeddings.
+    """
     source = random.Random(seed)
-    pairs = _metadata(template, temperature)
+    pairs = _metadata(template, temperature, pooling)
     shapes = _tensors()
     head = struct.pack("<4sIQQ", b"GGUF", 3, len(shapes), len(pairs)) + b"".join(pairs)
     infos, data = b"", bytearray()

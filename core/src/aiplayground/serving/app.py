@@ -16,15 +16,27 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
 
 from .access import check_origin, check_token
-from .asgi import ClientGone, Receive, Scope, Send, headers_of, read_body, send_json, until_gone
+from .asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    read_body,
+    send_bytes,
+    send_json,
+    until_gone,
+)
+from .engine import CountingEngine, EmbeddingEngine
 from .host import Host
-from .protocol import HEALTH_PATH, LOAD_PATH, UNLOAD_PATH
-from .replies import Answer, Envelope, Form, error_body, model_list, status_of
+from .metrics import CANCELLED, CONTENT_TYPE, Metrics
+from .protocol import HEALTH_PATH, LOAD_PATH, METRICS_PATH, UNLOAD_PATH
+from .replies import Answers, Envelope, Form, embedding_list, error_body, model_list, status_of
 from .sse import EventStream
-from .wire import Call, parse_chat, parse_completion, parse_object
+from .wire import Call, parse_chat, parse_completion, parse_embeddings, parse_object
 
 if TYPE_CHECKING:
-    from aiplayground.types import ChatChunk
+    from aiplayground.types import ChatChunk, Embeddings, EmbedRequest
 
 
 class Exchange(NamedTuple):
@@ -44,11 +56,14 @@ class App:
     def __init__(self, host: Host, token: str | None) -> None:
         self._host = host
         self._token = token
+        self._metrics = Metrics()
         self._routes: dict[str, dict[str, Handler]] = {
             HEALTH_PATH: {"GET": self._health},
             "/v1/models": {"GET": self._models},
             "/v1/chat/completions": {"POST": self._chat},
             "/v1/completions": {"POST": self._complete},
+            "/v1/embeddings": {"POST": self._embed},
+            METRICS_PATH: {"GET": self._show_metrics},
             LOAD_PATH: {"POST": self._load},
             UNLOAD_PATH: {"POST": self._unload},
         }
@@ -56,21 +71,30 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request (ASGI); the server is run without websockets and lifespan."""
         exchange = Exchange(headers_of(scope), receive, send)
+        status = await self._respond(scope, exchange)
+        if scope["path"] in self._routes:
+            self._metrics.count(scope["path"], status)
+
+    async def _respond(self, scope: Scope, exchange: Exchange) -> int:
+        """Answer, whatever happens; return the status to count."""
         openai = scope["path"].startswith("/v1/")
         try:
             check_origin(exchange.headers)
             await self._route(scope)(exchange)
         except ClientGone:
-            return
+            return CANCELLED
         except AIPlaygroundError as error:
-            await send_json(send, status_of(error), error_body(error, openai=openai))
+            await send_json(exchange.send, status_of(error), error_body(error, openai=openai))
+            return status_of(error)
         except Exception as error:  # noqa: BLE001  # the door: whatever it is gets an answer
             traceback.print_exception(error, file=sys.stderr)
             told = AIPlaygroundError(
                 "The worker failed on this request. Its log has the details.",
                 details={"exception": type(error).__name__},
             )
-            await send_json(send, 500, error_body(told, openai=openai))
+            await send_json(exchange.send, 500, error_body(told, openai=openai))
+            return 500
+        return 200
 
     def _route(self, scope: Scope) -> Handler:
         methods = self._routes.get(scope["path"])
@@ -107,6 +131,21 @@ class App:
         self._host.check_model(call.request.model)
         await self._answer(exchange, call, "completion", engine.complete(call.request))
 
+    async def _embed(self, exchange: Exchange) -> None:
+        engine = self._host.engine
+        call = parse_embeddings(await read_body(exchange.receive), engine.parameters)
+        if not isinstance(engine, EmbeddingEngine):
+            raise InvalidParameters("This engine makes no embeddings.", details={"field": "model"})
+        self._host.check_model(call.request.model)
+        answer = await until_gone(_embeddings(engine, call.request), exchange.receive)
+        await send_json(exchange.send, 200, embedding_list(answer, base64=call.base64))
+
+    async def _show_metrics(self, exchange: Exchange) -> None:
+        engine = self._host.engine
+        counters = engine.counters if isinstance(engine, CountingEngine) else {}
+        text = self._metrics.render(engine.active, counters)
+        await send_bytes(exchange.send, 200, text.encode(), CONTENT_TYPE)
+
     async def _answer(
         self,
         exchange: Exchange,
@@ -115,12 +154,13 @@ class App:
         chunks: AsyncGenerator[ChatChunk, None],
     ) -> None:
         envelope = Envelope(form, call.request.model)
+        chunks = self._metrics.watch(chunks)
         if call.stream:
             stream = EventStream(chunks, envelope, include_usage=call.include_usage)
             await stream.deliver(exchange.receive, exchange.send)
             return
-        answer = await until_gone(_collect(chunks), exchange.receive)
-        await send_json(exchange.send, 200, envelope.whole(answer))
+        answers = await until_gone(_collect(chunks), exchange.receive)
+        await send_json(exchange.send, 200, envelope.whole(answers))
 
     async def _load(self, exchange: Exchange) -> None:
         check_token(exchange.headers, self._token)
@@ -139,12 +179,16 @@ class App:
         await send_json(exchange.send, 200, {"model": None})
 
 
-async def _collect(chunks: AsyncGenerator[ChatChunk, None]) -> Answer:
-    answer = Answer()
+async def _collect(chunks: AsyncGenerator[ChatChunk, None]) -> Answers:
+    answers = Answers()
     async with aclosing(chunks):
         async for chunk in chunks:
-            answer.add(chunk)
-    return answer
+            answers.add(chunk)
+    return answers
+
+
+async def _embeddings(engine: EmbeddingEngine, request: EmbedRequest) -> Embeddings:
+    return await engine.embed(request)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

@@ -90,9 +90,13 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 async def send_json(send: Send, status: int, body: Mapping[str, Any]) -> None:
     """Send a whole response."""
-    content = encode(body)
+    await send_bytes(send, status, encode(body), b"application/json")
+
+
+async def send_bytes(send: Send, status: int, content: bytes, kind: bytes) -> None:
+    """Send a whole response of a content type."""
     headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", kind),
         (b"content-length", str(len(content)).encode()),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -7,13 +7,19 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
-    from aiplayground.types import ChatChunk, ChatRequest, CompletionRequest
+    from aiplayground.types import (
+        ChatChunk,
+        ChatRequest,
+        CompletionRequest,
+        Embeddings,
+        EmbedRequest,
+    )
 
 Progress: TypeAlias = Callable[[float], None]
 """Told how far a load has come, 0 to 1. Engines call it from any thread."""
@@ -67,6 +73,9 @@ class Engine(Protocol):
     def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         """Answer a conversation, chunk by chunk; the last one has finish reason and usage.
 
+        With `n` answers each has its own index, and its own last chunk. What the model writes goes
+        through `shape.shaped`, which separates reasoning and tool calls; `tools.asked` turns a
+        tool that must be called into a schema.
         Closing the generator ends the engine's work at its next step, also while it still reads
         the prompt. Bad requests raise `InvalidParameters` before the first chunk.
         """
@@ -76,3 +85,20 @@ class Engine(Protocol):
 
     async def close(self) -> None:
         """Free everything, ending what is in progress. Called once, last; must be bounded."""
+
+
+@runtime_checkable
+class EmbeddingEngine(Protocol):
+    """An engine that also makes embeddings."""
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Turn texts into vectors; cancelling the call ends the work."""
+
+
+@runtime_checkable
+class CountingEngine(Protocol):
+    """An engine with figures of its own for `/metrics`."""
+
+    @property
+    def counters(self) -> Mapping[str, float]:
+        """Sums since the start, by names of lower-case letters and underscores."""

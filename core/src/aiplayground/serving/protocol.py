@@ -17,6 +17,7 @@ PARENT_FD_VARIABLE = "AIPG_PARENT_FD"
 LOAD_PATH = "/models/load"
 UNLOAD_PATH = "/models/unload"
 HEALTH_PATH = "/health"
+METRICS_PATH = "/metrics"
 
 OCCUPIED = "occupied"
 """`details.reason` of a refused load: the worker holds another model."""

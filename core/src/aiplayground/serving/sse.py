@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from aiplayground.errors import AIPlaygroundError
 
 from .asgi import ClientGone, Receive, Send, disconnected, encode, end_tasks
-from .replies import Envelope, error_body
+from .replies import Envelope, Totals, error_body
 
 if TYPE_CHECKING:
-    from aiplayground.types import ChatChunk, Usage
+    from aiplayground.types import ChatChunk
 
 HEARTBEAT = 10.0
 """Seconds of silence after which a comment is sent, so that nobody in between gives up."""
@@ -52,6 +52,7 @@ class EventStream:
         self._heartbeat = heartbeat
         self._started = False
         self._sends = 0
+        self._lengths: dict[int, int] = {}
         self._lock = asyncio.Lock()
 
     async def deliver(self, receive: Receive, send: Send) -> None:
@@ -88,19 +89,22 @@ class EventStream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_chunks(self, send: Send) -> None:
-        usage: Usage | None = None
-        opening = self._envelope.opening()
+        totals = Totals()
         async with aclosing(self._chunks) as chunks:
             async for chunk in chunks:
-                usage = chunk.usage or usage
-                event = _event(self._envelope.piece(chunk))
-                if opening is not None:
-                    event, opening = _event(opening) + event, None
-                await self._send(send, event)
-        end = b""
+                totals.add(chunk)
+                await self._send(send, self._events(chunk))
+        end, usage = b"", totals.usage
         if self._include_usage and usage is not None:
             end = _event(self._envelope.closing(usage))
         await self._send(send, end + _DONE)
+
+    def _events(self, chunk: ChatChunk) -> bytes:
+        length = self._lengths.get(chunk.index)
+        self._lengths[chunk.index] = (length or 0) + len(chunk.text)
+        event = _event(self._envelope.piece(chunk, length or 0))
+        opening = self._envelope.opening(chunk.index) if length is None else None
+        return event if opening is None else _event(opening) + event
 
     async def _send_error(self, send: Send, error: Exception) -> None:
         if not isinstance(error, AIPlaygroundError):

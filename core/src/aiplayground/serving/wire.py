@@ -13,16 +13,19 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from aiplayground.errors import InvalidParameters
-from aiplayground.types import ChatRequest, CompletionRequest
+from aiplayground.types import ChatRequest, CompletionRequest, EmbedRequest
 from aiplayground.validation import explain
 
+from .formats import check_format
+from .tools import check_tools
+
 R = TypeVar("R", ChatRequest, CompletionRequest)
+V = TypeVar("V", ChatRequest, CompletionRequest, EmbedRequest)
 
 WITHOUT_EFFECT = frozenset(
     {
         "cache_prompt",
         "metadata",
-        "parallel_tool_calls",
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
@@ -34,30 +37,38 @@ WITHOUT_EFFECT = frozenset(
 )
 """Fields that say nothing about the answer's text; accepted and dropped."""
 
+MAX_NESTING = 128
+"""Levels of objects and lists in a body."""
+
 ALIASES = {"max_completion_tokens": "max_tokens", "n_predict": "max_tokens"}
 
-# Fields of OpenAI's or llama.cpp's that this program has no request field for, with the values
-# that change nothing and so are accepted.
+# Values that change nothing, and so are accepted and dropped whatever the engine honours.
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "best_of": (1,),
+    "chat_template_kwargs": ({},),
     "echo": (False,),
     "logit_bias": ({}, []),
-    "logprobs": (False, 0),
+    "logprobs": (False,),
     "modalities": (["text"],),
     "n": (1,),
+    "response_format": ({"type": "text"},),
     "suffix": ("",),
+    "tools": ([],),
     "top_logprobs": (0,),
 }
+# Fields of OpenAI's or llama.cpp's that this program has no request field for.
 _REFUSED = frozenset(
-    {"audio", "dry_multiplier", "functions", "function_call", "grammar", "json_schema", "mirostat"}
-    | {"prediction", "reasoning_effort", "verbosity", "web_search_options", "xtc_probability"}
+    {"audio", "best_of", "dry_multiplier", "echo", "functions", "function_call", "json_schema"}
+    | {"mirostat", "modalities", "prediction", "reasoning_effort", "suffix", "verbosity"}
+    | {"web_search_options", "xtc_probability"}
 )
-# Fields that a request of ours has, with the values that change nothing for an engine without.
+# Values that change nothing for an engine that does not honour the field.
 _NEUTRAL_OPTIONAL: Mapping[str, tuple[Any, ...]] = {
-    "response_format": ({"type": "text"},),
+    "parallel_tool_calls": (True, False),
     "tool_choice": ("none", "auto"),
-    "tools": ([],),
 }
+# What the worker itself does for an engine that can have tools in its prompt.
+_WITH_TOOLS = frozenset({"tool_choice", "parallel_tool_calls"})
 _ALWAYS = frozenset({"model", "messages", "prompt", "kind"})
 
 
@@ -67,6 +78,13 @@ class Call(NamedTuple, Generic[R]):
     request: R
     stream: bool
     include_usage: bool
+
+
+class EmbedCall(NamedTuple):
+    """A request for embeddings; `base64`: send vectors as bytes of 32-bit floats."""
+
+    request: EmbedRequest
+    base64: bool
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -81,7 +99,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise InvalidParameters(f"The body is not valid JSON: {why}.") from error
     if not isinstance(value, dict):
         raise InvalidParameters(f"The body must be a JSON object, not {_kind(value)}.")
+    _check_nesting(body, value)
     return value
+
+
+def _check_nesting(body: bytes, value: Any) -> None:
+    """Refuse what code that walks through it could not walk through."""
+    level = [value] if body.count(b"{") + body.count(b"[") > MAX_NESTING else []
+    for _ in range(MAX_NESTING):
+        lists = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for inner in lists for each in inner if isinstance(each, dict | list)]
+    if level:
+        raise InvalidParameters(f"The body is nested deeper than {MAX_NESTING} levels.")
 
 
 def parse_chat(body: bytes, parameters: Collection[str]) -> Call[ChatRequest]:
@@ -90,7 +119,9 @@ def parse_chat(body: bytes, parameters: Collection[str]) -> Call[ChatRequest]:
     messages = fields.get("messages")
     if isinstance(messages, list):
         fields["messages"] = [_without_nulls(message) for message in messages]
-    return _parse(fields, parameters, ChatRequest)
+    call = _parse(fields, parameters, ChatRequest)
+    check_tools(call.request, parameters)
+    return call
 
 
 def parse_completion(body: bytes, parameters: Collection[str]) -> Call[CompletionRequest]:
@@ -102,7 +133,30 @@ def parse_completion(body: bytes, parameters: Collection[str]) -> Call[Completio
             raise _refuse("prompt", "'prompt' must be one text; several, or tokens, are")
         fields["prompt"] = prompt[0]
     fields.pop("kind", None)
+    count = fields.get("logprobs")
+    if isinstance(count, int) and not isinstance(count, bool):
+        # Here the older API has a number: of alternatives to each token.
+        fields |= {"logprobs": True, "top_logprobs": count}
     return _parse(fields, parameters, CompletionRequest)
+
+
+def parse_embeddings(body: bytes, parameters: Collection[str]) -> EmbedCall:
+    """Read the body of `POST /v1/embeddings`; `dimensions` must be among the parameters."""
+    given = parse_object(body)
+    fields = {name: value for name, value in given.items() if value is not None}
+    form = fields.pop("encoding_format", "float")
+    if form not in ("float", "base64"):
+        raise InvalidParameters(
+            "'encoding_format' must be 'float' or 'base64'.", details={"field": "encoding_format"}
+        )
+    if "dimensions" in fields and "dimensions" not in parameters:
+        raise _refuse("dimensions")
+    fields.pop("user", None)
+    text = fields.get("input")
+    if isinstance(text, list) and any(not isinstance(each, str) for each in text):
+        raise _refuse("input", "'input' must be a text or a list of texts; tokens are")
+    fields["input"] = [text] if isinstance(text, str) else text
+    return EmbedCall(validate(EmbedRequest, fields), form == "base64")
 
 
 def _parse(fields: dict[str, Any], parameters: Collection[str], kind: type[R]) -> Call[R]:
@@ -114,10 +168,15 @@ def _parse(fields: dict[str, Any], parameters: Collection[str], kind: type[R]) -
         _rename(fields, alias, name)
     known = {name for name, value in fields.items() if _has_effect(name, value, parameters, kind)}
     request = validate(kind, {name: fields[name] for name in fields if name in known})
+    if request.top_logprobs and not request.logprobs:
+        raise InvalidParameters(
+            "'top_logprobs' needs 'logprobs' to be true.", details={"field": "top_logprobs"}
+        )
+    check_format(request)
     return Call(request, stream, include_usage)
 
 
-def validate(kind: type[R], fields: Mapping[str, Any]) -> R:
+def validate(kind: type[V], fields: Mapping[str, Any]) -> V:
     """Check types and ranges; raises `InvalidParameters` naming the first field that is wrong."""
     try:
         return kind.model_validate(fields, strict=True)
@@ -129,9 +188,10 @@ def _has_effect(name: str, value: Any, parameters: Collection[str], kind: type[R
     """Say whether the field goes into the request; raise if it cannot be honoured."""
     if name in WITHOUT_EFFECT or _is_one_of(value, _NEUTRAL.get(name, ())):
         return False
-    if name in _NEUTRAL or name in _REFUSED:
+    if name in _REFUSED:
         raise _refuse(name)
-    if name in _ALWAYS or name in parameters or name not in kind.model_fields:
+    honoured = name in parameters or (name in _WITH_TOOLS and "tools" in parameters)
+    if name in _ALWAYS or honoured or name not in kind.model_fields:
         return True  # an unknown field too: validation refuses it with a suggestion
     if _is_one_of(value, _NEUTRAL_OPTIONAL.get(name, ())):
         return False

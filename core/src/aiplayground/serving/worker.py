@@ -97,7 +97,8 @@ def _settings(text: str) -> dict[str, Any]:
 def _socket(options: argparse.Namespace) -> socket.socket:
     if options.fd is not None:
         return inherited_socket(options.fd)
-    sock = socket.socket()
+    # With the protocol named, asyncio turns off Nagle's algorithm, which costs 40 ms an answer.
+    sock = socket.socket(proto=socket.IPPROTO_TCP)
     if os.name == "posix":  # on Windows the option means something else, and is not needed
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -19,6 +19,10 @@ from aiplayground.errors import FailureClass, ServiceFailed
 from .enginelog import WARN, LogBuffer, LogLine
 
 PACKAGE = "llama_cpp"
+EXPECTED = "possible training context overflow"
+"""What llama.cpp warns of where the context is shared by several answers: no single one gets more
+than the model was trained on, or `load` says so."""
+
 REINSTALL = "Install it again: pip install --force-reinstall --no-cache-dir llama-cpp-python."
 
 
@@ -98,5 +102,5 @@ class EngineLog:
         with self._lock:
             lines = self._buffer.feed(level, (text or b"").decode("utf-8", "replace"))
         for line in lines:
-            if line.level >= self._lowest:
+            if line.level >= self._lowest and EXPECTED not in line.text:
                 self._report(f"llama.cpp: {line.text}")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from types import TracebackType
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aiplayground.errors import AIPlaygroundError
 
+from .context import Context
 from .native import Model
 from .sampling import PENALTY_WINDOW, SamplerPlan, Step
 
 
 class Chain:
-    """One request's samplers. A context manager: they are freed once, whatever happens."""
+    """One answer's samplers. `close` frees them."""
 
-    def __init__(self, model: Model, plan: SamplerPlan, prompt: Iterable[int]) -> None:
+    def __init__(self, model: Model, plan: SamplerPlan, prompt: Sequence[int]) -> None:
         self._lib = model.lib
         parameters = self._lib.llama_sampler_chain_default_params()
         parameters.no_perf = True
@@ -26,19 +26,12 @@ class Chain:
             self.close()
             raise
         if plan.reads_prompt:
-            for token in list(prompt)[-PENALTY_WINDOW:]:
+            for token in prompt[-PENALTY_WINDOW:]:
                 self._lib.llama_sampler_accept(self.pointer, token)
 
-    def __enter__(self) -> Chain:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def choose(self, context: Context, place: int) -> int | None:
+        """Return the token that follows; None if none may."""
+        return context.sample(self.pointer, place)
 
     def close(self) -> None:
         """Free the samplers; a second time would end the process, so it does nothing."""
@@ -47,8 +40,10 @@ class Chain:
             self.pointer = None
 
     def _fill(self, model: Model, plan: SamplerPlan) -> None:
-        if plan.ban_end and model.end_tokens:
-            self._add(self._ban(model), "logit_bias")
+        banned = model.end_tokens if plan.ban_end else ()
+        biases = [*plan.biases, *((token, float("-inf")) for token in banned)]
+        if biases:
+            self._add(self._bias(model.vocabulary, biases), "logit_bias")
         for step in plan.steps:
             self._add(self._make(step), step.name)
 
@@ -62,12 +57,10 @@ class Chain:
             ]
         )
 
-    def _ban(self, model: Model) -> Any:
-        tokens = model.end_tokens
-        biases = (self._lib.llama_logit_bias * len(tokens))()
-        for bias, token in zip(biases, tokens, strict=True):
-            bias.token, bias.bias = token, float("-inf")
-        return self._lib.llama_sampler_init_logit_bias(model.vocabulary, len(tokens), biases)
+    def _bias(self, vocabulary: int, values: Iterable[tuple[int, float]]) -> Any:
+        made = [self._lib.llama_logit_bias(token, bias) for token, bias in values]
+        biases = (self._lib.llama_logit_bias * len(made))(*made)
+        return self._lib.llama_sampler_init_logit_bias(vocabulary, len(made), biases)
 
     def _add(self, sampler: Any, name: str) -> None:
         if not sampler:

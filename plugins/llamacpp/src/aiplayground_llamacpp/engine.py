@@ -4,36 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiplayground.errors import InvalidParameters
+from aiplayground.errors import AIPlaygroundError, InvalidParameters
 from aiplayground.serving.engine import LoadedModel, Progress
-from aiplayground.types import ChatChunk, ChatRequest, CompletionRequest, Sampling
+from aiplayground.serving.formats import schema_of
+from aiplayground.serving.shape import Shaper, shaped
+from aiplayground.serving.tools import asked
+from aiplayground.types import (
+    ChatChunk,
+    ChatRequest,
+    CompletionRequest,
+    Embeddings,
+    EmbedRequest,
+    Sampling,
+    Usage,
+)
 
 from .bindings import EngineLog, load_bindings
+from .embedder import Embedder, batches
+from .grammar import grammar_of
 from .jobs import Job, Task
 from .load import Loaded, check_file, load
 from .native import unloaded
 from .parameters import PARAMETERS
-from .prompt import chat_tokens, text_tokens, too_long
+from .prompt import chat_prompt, input_tokens, text_tokens, too_long
+from .runner import BatchRunner
 from .sampling import plan
-from .serial import Runner, SerialRunner
 from .settings import Settings
 from .template import ChatTemplate
 from .thread import EngineThread
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Seat:
-    """A loaded model and who works on its jobs."""
+    """A loaded model and who works on its jobs; a model for embeddings has no runner."""
 
     loaded: Loaded
-    runner: Runner
+    runner: BatchRunner | None
     facts: LoadedModel
+    embedder: Embedder | None = None
 
 
 class LlamaEngine:
@@ -46,6 +60,7 @@ class LlamaEngine:
         self._thread = EngineThread()
         self._lib: Any = None
         self._seat: _Seat | None = None
+        self._embedding = 0
         self._closing = threading.Event()
 
     @property
@@ -59,9 +74,16 @@ class LlamaEngine:
         return self._seat.facts if self._seat else None
 
     @property
+    def counters(self) -> Mapping[str, float]:
+        """Sums since the model was loaded."""
+        runner = self._seat.runner if self._seat else None
+        return runner.counters.figures() if runner else {}
+
+    @property
     def active(self) -> int:
         """How many requests are waiting or being worked on."""
-        return self._seat.runner.active if self._seat else 0
+        runner = self._seat.runner if self._seat else None
+        return self._embedding + (runner.active if runner else 0)
 
     async def open(self) -> None:
         """Load the native library. Raises `ServiceFailed` if it is missing."""
@@ -98,8 +120,9 @@ class LlamaEngine:
         """Free the model; requests in progress end with an error."""
         seat, self._seat = self._seat, None
         if seat is not None:
-            seat.runner.abort(unloaded())
-            await self._thread.call(seat.loaded.close)
+            if seat.runner is not None:
+                seat.runner.abort(unloaded())
+            await self._thread.call(self._vacate, seat)
 
     async def close(self) -> None:
         """End what is in progress, free everything, end the thread."""
@@ -109,55 +132,91 @@ class LlamaEngine:
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[ChatChunk, None]:
         """Answer a conversation."""
-        seat = self._require()
+        seat, runner = self._require_writer()
         template = seat.loaded.template
         if not isinstance(template, ChatTemplate):
             raise InvalidParameters(template.message, details=template.details)
         stops = seat.loaded.template_stops
+        shaper = Shaper(template.dialect, request)
+        wanted = asked(request)
 
         def prompt() -> list[int]:
-            model, size = seat.loaded.model, seat.loaded.context.size
-            return chat_tokens(model, template, request.messages, size)
+            model, size = seat.loaded.model, seat.facts.context_length
+            made = chat_prompt(model, template, wanted, size)
+            shaper.begin(made.text)
+            return made.tokens
 
-        return self._answer(seat, request, prompt, stops)
+        return shaped(self._answer(seat, runner, wanted, prompt, stops), shaper)
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[ChatChunk, None]:
         """Continue a text."""
-        seat = self._require()
+        seat, runner = self._require_writer()
 
         def prompt() -> list[int]:
-            return text_tokens(seat.loaded.model, request.prompt, seat.loaded.context.size)
+            return text_tokens(seat.loaded.model, request.prompt, seat.facts.context_length)
 
-        return self._answer(seat, request, prompt, ())
+        return self._answer(seat, runner, request, prompt, ())
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        """Turn texts into vectors; answers go on between two batches of them."""
+        seat = self._require()
+        self._embedding += 1
+        try:
+            size = (await self._thread.call(self._embedder, seat)).size
+            texts = await asyncio.to_thread(input_tokens, seat.loaded.model, request.input, size)
+            vectors: list[list[float]] = []
+            for part in batches([len(text) for text in texts], size):
+                vectors += await self._thread.call(self._embed, seat, texts[part])
+        finally:
+            self._embedding -= 1
+        usage = Usage(prompt_tokens=sum(map(len, texts)))
+        return Embeddings(model=request.model, vectors=vectors, usage=usage)
 
     async def _answer(
         self,
         seat: _Seat,
+        runner: BatchRunner,
         request: Sampling,
         prompt: Callable[[], list[int]],
         stops: tuple[str, ...],
     ) -> AsyncGenerator[ChatChunk, None]:
-        tokens = _check(await asyncio.to_thread(prompt), seat.loaded.context.size)
+        task = await asyncio.to_thread(_task, seat, request, prompt, stops)
         if self._seat is not seat:  # unloaded while the prompt was made
             raise unloaded()
-        loaded = seat.loaded
-        job = Job(
-            Task(
-                prompt=tokens,
-                plan=plan(request, loaded.model.vocabulary, loaded.defaults),
-                stops=(*(request.stop or ()), *stops),
-                limit=request.max_tokens,
-            )
-        )
-        seat.runner.submit(job)
-        async with aclosing(job.chunks()) as chunks:
-            async for chunk in chunks:
-                yield chunk
+        job = Job(task)
+        runner.submit(job)
+        try:
+            async with aclosing(job.chunks()) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        finally:
+            runner.withdraw()
 
     def _require(self) -> _Seat:
         if self._seat is None:
             raise unloaded()
         return self._seat
+
+    def _require_writer(self) -> tuple[_Seat, BatchRunner]:
+        seat = self._require()
+        if seat.runner is None:
+            raise InvalidParameters(
+                f"The model '{seat.facts.name}' makes embeddings, not text. Choose a language "
+                "model.",
+                details={"model": seat.facts.name},
+            )
+        return seat, seat.runner
+
+    def _embedder(self, seat: _Seat) -> Embedder:
+        """Return what makes embeddings; in the engine's thread."""
+        if self._seat is not seat:
+            raise unloaded()
+        if seat.embedder is None:
+            seat.embedder = Embedder(seat.loaded.model, self._log, self._settings)
+        return seat.embedder
+
+    def _embed(self, seat: _Seat, texts: list[list[int]]) -> list[list[float]]:
+        return self._embedder(seat).embed(texts)
 
     def _open(self) -> None:
         self._lib = load_bindings()
@@ -165,14 +224,57 @@ class LlamaEngine:
         self._lib.llama_backend_init()
 
     def _make_seat(self, loaded: Loaded, name: str) -> _Seat:
-        runner = SerialRunner(self._thread, loaded.model, loaded.context)
+        runner = embedder = None
+        if loaded.context is None:
+            try:
+                embedder = Embedder(loaded.model, self._log, self._settings)
+            except AIPlaygroundError:
+                loaded.close()
+                raise
+            size = embedder.size
+        else:
+            cache = self._settings.prompt_cache * 2**20
+            runner = BatchRunner(self._thread, loaded.context, self._report, cache=cache)
+            runner.start()
+            size = loaded.context.size
         facts = LoadedModel(
             name=name,
             path=loaded.model.path,
-            context_length=loaded.context.size,
-            chat=not loaded.template_is_guess,
+            context_length=size,
+            chat=runner is not None and not loaded.template_is_guess,
         )
-        return _Seat(loaded, runner, facts)
+        return _Seat(loaded, runner, facts, embedder)
+
+    def _vacate(self, seat: _Seat) -> None:
+        if seat.runner is not None:
+            seat.runner.close()
+        if seat.embedder is not None:
+            seat.embedder.close()
+        seat.loaded.close()
+
+
+def _task(
+    seat: _Seat, request: Sampling, prompt: Callable[[], list[int]], stops: tuple[str, ...]
+) -> Task:
+    """Make everything that the runner needs; blocks, in a thread that has the time."""
+    loaded = seat.loaded
+    tokens = _check(prompt(), seat.facts.context_length)
+    grammar = grammar_of(request, schema_of(request))
+    if grammar is not None:
+        loaded.model.group()
+    alternatives = None
+    if request.logprobs:
+        from . import candidates  # noqa: F401  # its import takes time that the runner has not
+
+        alternatives = request.top_logprobs or 0
+    return Task(
+        prompt=tokens,
+        plan=plan(request, loaded.model.vocabulary, loaded.defaults, grammar),
+        stops=(*(request.stop or ()), *stops),
+        limit=request.max_tokens,
+        answers=request.n or 1,
+        logprobs=alternatives,
+    )
 
 
 def _check(tokens: list[int], limit: int) -> list[int]:

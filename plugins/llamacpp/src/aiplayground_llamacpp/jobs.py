@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 
 from aiplayground.errors import AIPlaygroundError
@@ -17,44 +17,49 @@ class Task:
     """What is to be done: tokens to continue, how to choose, when to stop.
 
     `limit` is the most tokens that the answer may have, `None` for what the context holds.
+    `answers` of them are wanted. `logprobs`: how many alternatives to tell with each token.
     """
 
     prompt: Sequence[int]
     plan: SamplerPlan
     stops: Sequence[str] = ()
     limit: int | None = None
+    answers: int = 1
+    logprobs: int | None = None
 
 
 class Job:
-    """A task in work. Made on the loop; `emit` and `fail` may be called from any thread."""
+    """A task in work. Made on the loop; only `cancelled` is for other threads too."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.cancelled = False
-        self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[ChatChunk | AIPlaygroundError] = asyncio.Queue()
 
-    def emit(self, chunk: ChatChunk) -> None:
-        """Hand over a piece of the answer."""
-        self._loop.call_soon_threadsafe(self._events.put_nowait, chunk)
-
-    def fail(self, error: AIPlaygroundError) -> None:
-        """End the answer with an error; work on it stops at the next step."""
-        self.cancelled = True
-        self._loop.call_soon_threadsafe(self._events.put_nowait, error)
+    def put(self, event: ChatChunk | AIPlaygroundError) -> None:
+        """Hand over a piece of the answer, or the error that ends it."""
+        if isinstance(event, AIPlaygroundError):
+            self.cancelled = True  # work on it stops at the next step
+        self._events.put_nowait(event)
 
     async def chunks(self) -> AsyncGenerator[ChatChunk, None]:
-        """Yield what is emitted, up to the chunk with a finish reason.
+        """Yield what is handed over, until each answer has had its finish reason.
 
         Closing it, at whatever point, cancels the job.
         """
+        open_answers = self.task.answers
         try:
-            while True:
+            while open_answers:
                 event = await self._events.get()
                 if isinstance(event, AIPlaygroundError):
                     raise event
+                open_answers -= event.finish_reason is not None
                 yield event
-                if event.finish_reason is not None:
-                    return
         finally:
             self.cancelled = True
+
+
+def deliver(events: Iterable[tuple[Job, ChatChunk | AIPlaygroundError]]) -> None:
+    """Hand over what a step made, all at once: waking the loop costs more than the rest."""
+    for job, event in events:
+        job.put(event)

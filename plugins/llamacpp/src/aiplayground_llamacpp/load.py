@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiplayground.errors import AIPlaygroundError, FailureClass, InvalidParameters
+from aiplayground.errors import (
+    AIPlaygroundError,
+    FailureClass,
+    InvalidParameters,
+    InvalidSettings,
+)
 from aiplayground.gguf import GgufError, GgufFile, GgufReason, read_gguf
 
 from .bindings import EngineLog
+from .context import Context
 from .enginelog import bad_model, out_of_memory
-from .machine import available_memory, cache_bytes
-from .native import Context, Model
+from .machine import available_memory, cache_bytes, cache_cells
+from .native import Model
 from .sampling import METADATA_KEYS, model_defaults
 from .settings import Settings
 from .template import CHATML, CHATML_STOP, ChatTemplate
@@ -29,10 +35,13 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is in memory. `template` is an error where the file's template is no valid one."""
+    """What is in memory. `template` is an error where the file's template is no valid one.
+
+    A model for embeddings has no context to write in.
+    """
 
     model: Model
-    context: Context
+    context: Context | None
     template: ChatTemplate | InvalidParameters
     template_is_guess: bool
     defaults: Mapping[str, float]
@@ -44,7 +53,8 @@ class Loaded:
 
     def close(self) -> None:
         """Free it, in the order that the library demands."""
-        self.context.close()
+        if self.context is not None:
+            self.context.close()
         self.model.close()
 
 
@@ -70,8 +80,6 @@ def unsuitable(gguf: GgufFile) -> str | None:
         return "is the image part of another model. Load that model instead."
     if gguf.is_adapter:
         return "is a LoRA adapter. Load the model that it was made for."
-    if gguf.is_embedding:
-        return "makes embeddings, not text. Choose a language model."
     if gguf.split_number > 0:
         return "is a later part of a split model. Load the first part, which ends in 00001-of-…."
     return None
@@ -104,13 +112,15 @@ def load(
 
     Raises `InvalidModelFile`, or `ServiceFailed` when the memory does not suffice.
     """
+    source = override(settings.chat_template) or gguf.chat_template
     model = Model(lib, log, gguf.path, settings, keep_on)
     try:
-        context = _make_context(log, model, gguf, settings, report)
+        writes = not gguf.is_embedding
+        context = _make_context(log, model, gguf, settings, report) if writes else None
     except AIPlaygroundError:
         model.close()
         raise
-    template, guessed = _make_template(model, gguf, settings)
+    template, guessed = _make_template(model, source, settings)
     defaults = model_defaults({key: model.metadata(key) or "nan" for key in METADATA_KEYS})
     return Loaded(model, context, template, guessed, defaults)
 
@@ -128,11 +138,23 @@ def _make_context(
             f"context_size {size} is more than the {model.trained_context} tokens that the model "
             "was trained on: long texts may get worse answers"
         )
-    needed, free = cache_bytes(gguf, size), available_memory()
+    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1)
+    cells = cache_cells(size, settings.slots, token)
+    needed, free = cache_bytes(gguf, cells), available_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
     if needed and free is not None and needed > free and not lib_offloads(model.lib):
         raise out_of_memory(gguf.path, needed, free)
-    return Context(model, log, settings, size)
+    return Context(model, log, settings, size=size, cells=cells)
+
+
+def _scales_by_length(gguf: GgufFile) -> bool:
+    """Say whether the size of the context changes what the model computes.
+
+    llama.cpp chooses how positions are scaled by that size, which must then stay what was asked.
+    """
+    kind = gguf.metadata.get(f"{gguf.architecture}.rope.scaling.type")
+    original = gguf.hyperparameter("rope.scaling.original_context_length")
+    return kind not in (None, "none", "linear") or original is not None
 
 
 def lib_offloads(lib: Any) -> bool:
@@ -141,9 +163,8 @@ def lib_offloads(lib: Any) -> bool:
 
 
 def _make_template(
-    model: Model, gguf: GgufFile, settings: Settings
+    model: Model, source: str | None, settings: Settings
 ) -> tuple[ChatTemplate | InvalidParameters, bool]:
-    source = gguf.chat_template
     try:
         template = ChatTemplate(
             source or CHATML,
@@ -153,4 +174,20 @@ def _make_template(
         )
     except InvalidParameters as error:
         return error, False
+    model.show(template.dialect.markers)
     return template, source is None
+
+
+def override(setting: str) -> str | None:
+    """Return the template that the settings ask for: itself, or what the file it names holds.
+
+    Raises `InvalidSettings` if there is no such file.
+    """
+    if not setting or "{" in setting:
+        return setting or None
+    try:
+        return Path(setting).expanduser().read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(
+            f"Setting 'chat_template' is neither a template nor a file that can be read: {error}."
+        ) from error

@@ -1,30 +1,30 @@
-"""A model and its context in llama.cpp: every native call on them, with its checks.
+"""A model in llama.cpp: every native call on it, with its checks.
 
-Much of what a caller can get wrong ends the process (an id out of range, a batch too large, two
-threads in one context): nothing here passes such a value on. All but `Model.tokenize` and
-`Model.control_texts` is called from the engine's thread alone.
+Much of what a caller can get wrong ends the process, such as an id out of range: nothing here
+passes such a value on. All but `Model.tokenize` and `Model.control_texts` is called from the
+engine's thread alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import ServiceNotAvailable
 
 from .bindings import EngineLog, holding_the_lock
 from .enginelog import bad_model, diagnose
-from .machine import default_threads
 from .settings import Settings
 
-MAX_UBATCH = 512
+if TYPE_CHECKING:
+    from .candidates import Groups
+
 NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
 CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
-_FLASH = {"auto": -1, "off": 0, "on": 1}
 _BUFFER = 256
 
 
@@ -52,6 +52,8 @@ class Model:
             raise diagnose(log.lines(), path)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.vocabulary = int(lib.llama_vocab_n_tokens(self._vocab))
+        self._is_end = holding_the_lock(lib, lib.llama_vocab_is_eog)
+        self._groups: Groups | None = None
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(_BUFFER)
         self._check_usable()
@@ -88,6 +90,12 @@ class Model:
         """Tokens of context that the model was trained on."""
         return int(self.lib.llama_model_n_ctx_train(self._model))
 
+    @property
+    def recurrent(self) -> bool:
+        """Whether it keeps a state in which tokens cannot be told apart, if only in some layers."""
+        lib, model = self.lib, self._model
+        return bool(lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
+
     @cached_property
     def bos_text(self) -> str:
         """The text of the token that begins a sequence, or ""."""
@@ -97,6 +105,12 @@ class Model:
     def eos_text(self) -> str:
         """The text of the token that ends one, or ""."""
         return self._token_text(self.lib.llama_vocab_eos(self._vocab))
+
+    @property
+    def first_token(self) -> int:
+        """A token that a text may begin with, whatever it is."""
+        bos = int(self.lib.llama_vocab_bos(self._vocab))
+        return bos if 0 <= bos < self.vocabulary else 0
 
     @property
     def adds_bos(self) -> bool:
@@ -111,7 +125,7 @@ class Model:
 
     def is_end(self, token: int) -> bool:
         """Say whether the token ends the answer."""
-        return bool(self.lib.llama_vocab_is_eog(self._vocab, token))
+        return bool(self._is_end(self._vocab, token))
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value as text."""
@@ -124,6 +138,13 @@ class Model:
         if piece is None:
             piece = self._pieces[token] = self._piece(token)
         return piece
+
+    def show(self, texts: Iterable[str]) -> None:
+        """Let these control tokens appear in answers, as marks for those who read them."""
+        for text in texts:
+            tokens = self.tokenize(text, add_special=False, parse_special=True)
+            if len(tokens) == 1:
+                self._pieces[tokens[0]] = text.encode()
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Turn text into tokens. From any thread; raises `ServiceNotAvailable` after `close`."""
@@ -139,6 +160,17 @@ class Model:
             if not self._model:
                 raise unloaded()
             return self._control_texts
+
+    def group(self) -> Groups:
+        """Return the vocabulary by first bytes. From any thread; the first time takes long."""
+        from .candidates import group
+
+        with self._lock:
+            if not self._model:
+                raise unloaded()
+            if self._groups is None:
+                self._groups = group([self._piece(token) for token in range(self.vocabulary)])
+            return self._groups
 
     def close(self) -> None:
         """Free it; its contexts must have been freed before."""
@@ -184,88 +216,6 @@ class Model:
         return (text or b"").decode("utf-8", "replace")
 
 
-class Context:
-    """The memory of one conversation: the keys and values of its tokens.
-
-    `size` is in tokens. `tokens` is what it holds now.
-    """
-
-    def __init__(self, model: Model, log: EngineLog, settings: Settings, size: int) -> None:
-        self._lib = lib = model.lib
-        parameters = _context_parameters(model, settings, size)
-        log.clear()
-        self._context = lib.llama_init_from_model(model.pointer, parameters)
-        if not self._context:
-            raise diagnose(log.lines(), model.path)
-        self._memory = lib.llama_get_memory(self._context)
-        if not self._memory:
-            self.close()
-            raise bad_model(model.path, "makes embeddings, not text. Choose a language model.")
-        self.size = min(int(lib.llama_n_ctx_seq(self._context)), size)
-        self.batch_size = int(parameters.n_batch)
-        self.tokens: list[int] = []
-        self._batch = _Batch(lib, self.batch_size)
-        self._sample = holding_the_lock(lib, lib.llama_sampler_sample)
-
-    def keep(self, count: int) -> int:
-        """Forget all but the first `count` tokens; return how many could be kept."""
-        removed = self._lib.llama_memory_seq_rm(self._memory, 0, count, -1)
-        if not removed:  # recurrent models and sliding windows cannot go back
-            self._lib.llama_memory_clear(self._memory, False)
-            count = 0
-        del self.tokens[count:]
-        return count
-
-    def decode(self, tokens: Sequence[int]) -> int:
-        """Add tokens and compute what follows the last one; return llama.cpp's status.
-
-        0 is success, 1 a full context, after which nothing has changed.
-        """
-        if not 0 < len(tokens) <= self.batch_size:
-            raise ValueError(f"a batch of {len(tokens)} tokens")
-        batch = self._batch.fill(tokens, len(self.tokens))
-        status = int(self._lib.llama_decode(self._context, batch))
-        if status == 0:
-            self.tokens.extend(tokens)
-        return status
-
-    def sample(self, chain: Any) -> int:
-        """Choose the token that follows; only right after a successful `decode`."""
-        return int(self._sample(chain, self._context, -1))
-
-    def close(self) -> None:
-        """Free it."""
-        if self._context:
-            self._lib.llama_free(self._context)
-            self._context = None
-
-
-class _Batch:
-    """A `llama_batch` over arrays of our own, for one sequence."""
-
-    def __init__(self, lib: Any, size: int) -> None:
-        self._tokens = (ctypes.c_int32 * size)()
-        self._positions = (ctypes.c_int32 * size)()
-        self._counts = (ctypes.c_int32 * size)(*[1] * size)
-        self._sequence = (ctypes.c_int32 * 1)(0)
-        pointer = ctypes.cast(self._sequence, ctypes.POINTER(ctypes.c_int32))
-        self._sequences = (ctypes.POINTER(ctypes.c_int32) * size)(*[pointer] * size)
-        self._logits = (ctypes.c_int8 * size)()
-        self._batch = lib.llama_batch(
-            0, self._tokens, None, self._positions, self._counts, self._sequences, self._logits
-        )
-
-    def fill(self, tokens: Sequence[int], start: int) -> Any:
-        """Return the batch of `tokens` from position `start`, with logits for the last."""
-        count = len(tokens)
-        self._tokens[:count] = list(tokens)
-        self._positions[:count] = list(range(start, start + count))
-        ctypes.memset(self._logits, 0, count)
-        self._logits[count - 1] = 1
-        self._batch.n_tokens = count
-        return self._batch
-
-
 def unloaded() -> ServiceNotAvailable:
     """Return the error of a request whose model goes away."""
     return ServiceNotAvailable("The model was unloaded. Load it again and repeat the request.")
@@ -282,18 +232,4 @@ def _model_parameters(lib: Any, settings: Settings) -> Any:
         (False, False): lib.LLAMA_LOAD_MODE_NONE,
     }
     parameters.load_mode = modes[settings.memory_map, settings.lock_memory]
-    return parameters
-
-
-def _context_parameters(model: Model, settings: Settings, size: int) -> Any:
-    parameters = model.lib.llama_context_default_params()
-    threads = settings.threads or default_threads(model.size)
-    parameters.n_ctx = size
-    parameters.n_batch = min(settings.batch_size, max(size, 32))
-    parameters.n_ubatch = min(parameters.n_batch, MAX_UBATCH)
-    parameters.n_seq_max = 1
-    parameters.n_outputs_max = 1  # logits are asked for one token at a time
-    parameters.n_threads = parameters.n_threads_batch = threads
-    parameters.flash_attn_type = _FLASH[settings.flash_attention]
-    parameters.no_perf = True
     return parameters

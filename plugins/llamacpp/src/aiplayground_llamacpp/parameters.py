@@ -4,16 +4,26 @@ from __future__ import annotations
 
 PARAMETERS = frozenset(
     {
+        "chat_template_kwargs",
         "frequency_penalty",
+        "grammar",
         "ignore_eos",
+        "logit_bias",
+        "logprobs",
         "max_tokens",
         "min_p",
+        "n",
+        "parallel_tool_calls",
         "presence_penalty",
         "repeat_penalty",
+        "response_format",
         "seed",
         "stop",
         "temperature",
+        "tool_choice",
+        "tools",
         "top_k",
+        "top_logprobs",
         "top_p",
         "typical_p",
     }

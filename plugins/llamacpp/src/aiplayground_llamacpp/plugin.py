@@ -22,7 +22,9 @@ def backend() -> BackendSpec:
         name="llamacpp-backend",
         title="llama.cpp",
         description="GGUF language models on llama.cpp",
-        capabilities=frozenset({Capability.CHAT, Capability.COMPLETION}),
+        capabilities=frozenset(
+            {Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.TOOLS}
+        ),
         parameters=PARAMETERS,
         preferred_port=8080,
         settings="aiplayground_llamacpp.settings:Settings",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aiplayground.errors import InvalidParameters
+from aiplayground.serving.describe import told
+from aiplayground.serving.tools import arguments_of
+
+from .arguments import Arguments
 
 if TYPE_CHECKING:
-    from aiplayground.types import Message
+    from aiplayground.types import ChatRequest, Message
 
     from .template import ChatTemplate
 
@@ -36,6 +40,13 @@ class Tokenizer(Protocol):
         """Return the texts of all control tokens."""
 
 
+class Prompt(NamedTuple):
+    """What the model continues, as tokens and as the text that the template made."""
+
+    tokens: list[int]
+    text: str
+
+
 def flatten(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """Return messages as templates want them: content as one text, no empty fields.
 
@@ -55,7 +66,16 @@ def _flatten(index: int, message: Message) -> dict[str, Any]:
         )
     content = message.content or ""
     fields["content"] = content if isinstance(content, str) else _join(index, content)
+    if message.tool_calls:
+        fields["tool_calls"] = [_readable(call) for call in message.tool_calls]
     return fields
+
+
+def _readable(call: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = arguments_of(call)
+    if isinstance(arguments, dict):
+        arguments = Arguments(arguments)
+    return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
 def _join(index: int, parts: Sequence[Mapping[str, Any]]) -> str:
@@ -72,27 +92,52 @@ def _join(index: int, parts: Sequence[Mapping[str, Any]]) -> str:
     return "".join(texts)
 
 
-def chat_tokens(
-    tokenizer: Tokenizer, template: ChatTemplate, messages: Sequence[Message], limit: int
-) -> list[int]:
+def chat_prompt(
+    tokenizer: Tokenizer, template: ChatTemplate, request: ChatRequest, limit: int
+) -> Prompt:
     """Return the prompt of a conversation; `limit` is the context's size in tokens.
 
-    A control token's text that a user wrote stays text: the template sees a mark in its place.
+    A control token's text that a user or tool wrote stays text: the template sees a mark in its
+    place.
     """
-    flat = flatten(messages)
+    flat = flatten(request.messages)
     check_length(sum(len(fields["content"]) for fields in flat), limit)
-    found = _control_texts_in(flat, tokenizer.control_texts)
+    tools: list[dict[str, Any]] = request.tools or []
+    if _has_tools(flat, tools) and not template.dialect.tools_in_template:
+        flat, tools = told(flat, tools, template.dialect), []
+    found = _control_texts_in([flat, tools], tokenizer.control_texts)
     if not found:
-        return text_tokens(tokenizer, template.render(flat), limit)
+        rendered = template.render(flat, tools, request.chat_template_kwargs)
+        return Prompt(text_tokens(tokenizer, rendered, limit), rendered)
     marks = {text: f"x{secrets.token_hex(8)}x" for text in found}
-    rendered = template.render([_replace(fields, marks) for fields in flat])
-    return _tokenize_marked(tokenizer, rendered, marks, limit)
+    flat, tools = _replace([flat, tools], marks)
+    rendered = template.render(flat, tools, request.chat_template_kwargs)
+    return Prompt(_tokenize_marked(tokenizer, rendered, marks, limit), rendered)
+
+
+def _has_tools(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> bool:
+    return bool(tools) or any(message.get("tool_calls") for message in messages)
 
 
 def text_tokens(tokenizer: Tokenizer, text: str, limit: int) -> list[int]:
     """Return the tokens of a prompt in which control tokens count."""
     check_length(len(text.encode()), limit)
     return _start(tokenizer, text)
+
+
+def input_tokens(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> list[list[int]]:
+    """Return the tokens of texts for embeddings, in which control tokens are text."""
+    found = []
+    for index, text in enumerate(texts):
+        check_length(len(text.encode()), limit)
+        tokens = tokenizer.tokenize(text, add_special=True, parse_special=False)
+        if not 0 < len(tokens) <= limit:
+            raise InvalidParameters(
+                f"'input[{index}]' has {len(tokens)} tokens; this model takes 1 to {limit}.",
+                details={"field": f"input[{index}]", "tokens": len(tokens), "limit": limit},
+            )
+        found.append(tokens)
+    return found
 
 
 def check_length(size: int, limit: int) -> None:
@@ -117,20 +162,40 @@ def _start(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.tokenize(text, add_special=not written, parse_special=True)
 
 
-def _control_texts_in(
-    messages: Sequence[Mapping[str, Any]], control_texts: Callable[[], Sequence[str]]
-) -> list[str]:
-    content = "\n".join(fields["content"] for fields in messages)
+def _control_texts_in(value: Any, control_texts: Callable[[], Sequence[str]]) -> list[str]:
+    content = "\n".join(_texts(value))
     if not any(hint in content for hint in _HINTS):
         return []
     found = [text for text in control_texts() if text in content]
     return sorted(found, key=len, reverse=True)
 
 
-def _replace(fields: Mapping[str, Any], marks: Mapping[str, str]) -> dict[str, Any]:
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts within a JSON value, the names of fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            yield name
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _replace(value: Any, marks: Mapping[str, str]) -> Any:
+    """Return a JSON value in all texts of which the marks stand for the control tokens."""
     pattern = re.compile("|".join(map(re.escape, marks)))
-    content = pattern.sub(lambda match: marks[match.group()], fields["content"])
-    return {**fields, "content": content}
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, str):
+            return pattern.sub(lambda match: marks[match.group()], value)
+        if isinstance(value, dict):
+            # Of its own kind: `Arguments` stay what they are.
+            return type(value)({replace(name): replace(each) for name, each in value.items()})
+        return [replace(each) for each in value] if isinstance(value, list) else value
+
+    return replace(value)
 
 
 def _tokenize_marked(

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from aiplayground.context import ServiceContext, WorkerHandle
     from aiplayground.models import LocalModel
 
+SERVED = frozenset({"llm", "embedding"})
+"""Types of models that a worker can load."""
+
 UNLOAD_TIMEOUT = 30.0
 """Seconds in which a worker frees a model; it has no request in progress then."""
 
@@ -63,15 +66,15 @@ def base_url(ctx: ServiceContext, name: str | None) -> str:
 
 
 async def list_served(ctx: ServiceContext) -> Sequence[ModelInfo]:
-    """Return the language models on this computer."""
-    return [_info(ctx.service, model) for model in await ctx.local_models() if model.type == "llm"]
+    """Return the models for text and for embeddings on this computer."""
+    return [_info(ctx.service, model) for model in await ctx.local_models() if model.type in SERVED]
 
 
 def _info(service: str, model: LocalModel) -> ModelInfo:
     return ModelInfo(
         name=model.name,
         path=str(model.path),
-        type="llm",
+        type="embedding" if model.type == "embedding" else "llm",
         service=service,
         size=model.size,
         format=model.format,

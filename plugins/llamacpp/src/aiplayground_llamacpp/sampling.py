@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from aiplayground.errors import InvalidParameters
 
 if TYPE_CHECKING:
     from aiplayground.types import Sampling
@@ -23,6 +25,9 @@ GREEDY_BELOW = 1e-4
 
 SMALLEST_PENALTY = 1e-3
 """A repeat penalty nearer to zero would become zero or infinity in 32-bit arithmetic."""
+
+NEVER = -100.0
+"""A bias that bans a token, as in OpenAI's API."""
 
 DEFAULTS: Mapping[str, float] = {
     "temperature": 0.8,
@@ -57,27 +62,48 @@ class Step(NamedTuple):
 class SamplerPlan:
     """A chain of samplers. `ban_end`: never choose a token that ends the answer.
 
-    `reads_prompt`: the chain's penalties count the prompt's tokens too.
+    `reads_prompt`: the chain's penalties count the prompt's tokens too. `biases`: what is added to
+    the logits of which tokens. `grammar`: what the answer must follow, in GBNF.
     """
 
     steps: tuple[Step, ...]
     ban_end: bool = False
     reads_prompt: bool = False
+    biases: tuple[tuple[int, float], ...] = ()
+    grammar: str | None = None
+
+    def numbered(self, index: int) -> SamplerPlan:
+        """Return the plan for one of several answers: each has a seed of its own."""
+        *others, last = self.steps
+        if index == 0 or last.name != "dist":
+            return self
+        seed = (int(last.arguments[0]) + index) % 2**32
+        return replace(self, steps=(*others, Step("dist", (seed,))))
 
 
 def plan(
-    request: Sampling, vocabulary: int, defaults: Mapping[str, float] = DEFAULTS
+    request: Sampling,
+    vocabulary: int,
+    defaults: Mapping[str, float] = DEFAULTS,
+    grammar: str | None = None,
 ) -> SamplerPlan:
     """Return the chain for a request over a vocabulary of so many tokens.
 
-    Without a seed, a random one is drawn; with one, the same request gives the same text.
+    Without a seed, a random one is drawn; with one, the same request gives the same text. Raises
+    `InvalidParameters` for a bias on a token that is none.
     """
     values = {name: _given(request, name, defaults) for name in DEFAULTS}
     penalties = _penalties(values, vocabulary)
     seed = secrets.randbits(32) if request.seed is None else request.seed
     greedy = values["temperature"] < GREEDY_BELOW or values["top_k"] == 1
     choice = (Step("greedy"),) if greedy else _random(values, vocabulary, seed)
-    return SamplerPlan(penalties + choice, bool(request.ignore_eos), bool(penalties))
+    return SamplerPlan(
+        steps=penalties + choice,
+        ban_end=bool(request.ignore_eos),
+        reads_prompt=bool(penalties),
+        biases=_biases(request.logit_bias or {}, vocabulary),
+        grammar=grammar,
+    )
 
 
 def model_defaults(metadata: Mapping[str, str]) -> dict[str, float]:
@@ -96,6 +122,20 @@ def model_defaults(metadata: Mapping[str, str]) -> dict[str, float]:
 def _given(request: Sampling, name: str, defaults: Mapping[str, float]) -> float:
     value = getattr(request, name)
     return float(defaults[name] if value is None else value)
+
+
+def _biases(given: Mapping[str, float], vocabulary: int) -> tuple[tuple[int, float], ...]:
+    biases = []
+    for key, value in given.items():
+        known = key.isascii() and key.isdecimal() and len(key) < 10 and int(key) < vocabulary
+        if not known:
+            raise InvalidParameters(
+                f"'logit_bias' names the token {key[:20]!r}; the model's tokens are numbers from 0 "
+                f"to {vocabulary - 1}.",
+                details={"field": "logit_bias"},
+            )
+        biases.append((int(key), float(value) if value > NEVER else -math.inf))
+    return tuple(biases)
 
 
 def _penalties(values: Mapping[str, float], vocabulary: int) -> tuple[Step, ...]:

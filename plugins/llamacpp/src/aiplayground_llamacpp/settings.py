@@ -19,6 +19,22 @@ class Settings(BaseModel):
             "4096, since memory grows with it."
         ),
     )
+    slots: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=8,
+        description=(
+            "How many answers are computed at the same time; further requests wait. They share "
+            "the memory of the context: each may use all of context_size, and where the model is "
+            "so small that it costs little (256 MiB) there is room for several at full length. "
+            "When that memory is full, the request that came last waits for the others."
+        ),
+    )
+    prompt_cache: Annotated[int, Field(ge=0, le=2**20)] = Field(
+        default=512,
+        description=(
+            "MiB of main memory for conversations that no slot holds any more, so that they go on "
+            "without being read again. 0 turns it off."
+        ),
+    )
     gpu_layers: Annotated[int, Field(ge=-1, le=100_000)] = Field(
         default=-1,
         description=(
@@ -36,8 +52,8 @@ class Settings(BaseModel):
     batch_size: Annotated[int, Field(ge=32, le=8192)] = Field(
         default=512,
         description=(
-            "Most tokens of a prompt that are computed at once. More reads long prompts faster, "
-            "takes more memory and makes an answer slower to stop while its prompt is read."
+            "Most tokens that are computed at once. More reads long prompts faster where a step "
+            "of so many takes less than a tenth of a second, and takes more memory."
         ),
     )
     flash_attention: Literal["auto", "on", "off"] = Field(
@@ -58,6 +74,13 @@ class Settings(BaseModel):
     check_tensors: bool = Field(
         default=False,
         description="Look for invalid numbers in the weights at load: finds damage, costs time.",
+    )
+    chat_template: str = Field(
+        default="",
+        description=(
+            "A chat template in Jinja to use instead of the model's own, or the path of a file "
+            "with one."
+        ),
     )
     template_timeout: Annotated[float, Field(gt=0, le=60)] = Field(
         default=2.0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from aiplayground.errors import InvalidParameters
+from aiplayground.serving.toolcalls import detect
 
 from .deadline import Deadline, DeadlineExceeded
 
@@ -65,6 +66,7 @@ class ChatTemplate:
     """A compiled template. Raises `InvalidParameters` if the source is no valid Jinja."""
 
     def __init__(self, source: str, *, bos: str, eos: str, timeout: float) -> None:
+        self.dialect = detect(source)
         self._names = {"bos_token": bos, "eos_token": eos}
         self._timeout = timeout
         self.source = source
@@ -73,15 +75,23 @@ class ChatTemplate:
         except (TemplateError, RecursionError) as error:
             raise _unusable(error) from error
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         """Return the prompt, which ends where the assistant's answer begins.
 
-        Blocks, for the time limit at most. Raises `InvalidParameters` with what the template
-        says about these messages.
+        `variables` are for the template alone, such as `enable_thinking`. Blocks, for the time
+        limit at most. Raises `InvalidParameters` with what the template says about these messages.
         """
+        names: dict[str, Any] = {**self._names, "messages": messages, "tools": tools or None}
+        names["add_generation_prompt"] = True
+        check_variables(variables or {}, names)
         try:
             with Deadline(self._timeout):
-                return self._render(messages)
+                return self._render_with({**(variables or {}), **names})
         except DeadlineExceeded as error:
             raise InvalidParameters(
                 f"The model's chat template took longer than {self._timeout:g} seconds. "
@@ -94,17 +104,34 @@ class ChatTemplate:
         except (AttributeError, RecursionError, MemoryError) as error:
             raise _unusable(error) from error
 
-    def _render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    def _render_with(self, names: Mapping[str, Any]) -> str:
+        try:
+            return self._render(names)
+        except TypeError:
+            if names["tools"] is not None:
+                raise
+            # Some go through the tools without asking whether there are any.
+            return self._render({**names, "tools": []})
+
+    def _render(self, names: Mapping[str, Any]) -> str:
         pieces: list[str] = []
         size = 0
-        for piece in self._template.generate(
-            messages=messages, add_generation_prompt=True, tools=None, **self._names
-        ):
+        for piece in self._template.generate(names):
             pieces.append(piece)
             size += len(piece)
             if size > MAX_PROMPT:
                 raise OverflowError("it produces too much text")
         return "".join(pieces)
+
+
+def check_variables(variables: Mapping[str, Any], taken: Collection[str]) -> None:
+    """Refuse variables that would replace what a template is given anyway."""
+    for name in variables:
+        if name in taken:
+            raise InvalidParameters(
+                f"'chat_template_kwargs' cannot set '{name}': the request itself says it.",
+                details={"field": f"chat_template_kwargs.{name}"},
+            )
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
@@ -133,9 +160,22 @@ def _strftime_now(form: str) -> str:
     return datetime.now().astimezone().strftime(form)
 
 
-def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
+def _to_json(
+    value: Any,
+    indent: int | None = None,
+    ensure_ascii: bool = False,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     # Jinja's own filter escapes for HTML, which is not what models were trained on.
-    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+    return json.dumps(
+        value,
+        indent=indent,
+        ensure_ascii=ensure_ascii,
+        separators=separators,
+        sort_keys=sort_keys,
+        default=list,  # what filters such as `map` return
+    )
 
 
 def _check_size(sign: str, left: Any, right: Any) -> None:

@@ -1,0 +1,131 @@
+"""Which slot holds what: placing sequences so that as little as possible is computed again."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import Generic
+
+from .context import FULL, OK, Context, Row
+from .counters import Counters
+from .prompt_cache import PromptCache
+from .scheduler import KEEP_TAIL, WORTH_SHARING, Slot, W, place, shared, victim
+
+
+class SlotMemory(Generic[W]):
+    """The slots of a context, and the cache behind them. `limit` is the cache's, in bytes."""
+
+    def __init__(self, context: Context, limit: int, counters: Counters) -> None:
+        self._context = context
+        self._counters = counters
+        self._cache = PromptCache(limit, whole=not context.sharing)
+        self._clock = 0
+        self.slots: list[Slot[W]] = [Slot(index) for index in range(context.slots)]
+
+    def place(self, work: W) -> int:
+        """Give a sequence a free slot; return how many of its tokens need not be computed."""
+        found = place(work.tokens, self.slots, sharing=self._context.sharing)
+        if found is None:
+            raise ValueError("there is no free slot")
+        target, source, keep = found
+        if self._restore(work, target, keep):
+            pass
+        elif source is target:
+            if keep < KEEP_TAIL * len(target.tokens):
+                self._stash(target)
+            self.trim(target, keep)
+        else:
+            self._stash(target)
+            self.trim(target, 0)
+            if keep:
+                self._context.copy(source.index, target.index, keep)
+                target.tokens = source.tokens[:keep]
+        target.work = work
+        return len(target.tokens)
+
+    def leave(self, slot: Slot[W]) -> None:
+        """Free a slot; what it holds is kept for later."""
+        self._clock += 1
+        slot.work, slot.used = None, self._clock
+
+    def evict(self) -> bool:
+        """Give up the memory of an idle slot; return False if none has any."""
+        slot = victim(self.slots)
+        if slot is not None:
+            self.forget(slot)
+        return slot is not None
+
+    def forget(self, slot: Slot[W]) -> None:
+        """Empty a slot; what it held goes to the cache if it is worth it."""
+        self._stash(slot)
+        self.trim(slot, 0)
+
+    def clear(self) -> None:
+        """Empty all slots, of which nobody knows what they hold."""
+        self._context.clear()
+        for slot in self.slots:
+            slot.tokens = []
+
+    def close(self) -> None:
+        """Give up the cache."""
+        self._cache.clear()
+        self._count()
+
+    def time_batch(self, size: int) -> float | None:
+        """Return the seconds that a batch of single tokens takes, or None if it cannot be told.
+
+        Only while no slot is at work; what the slots hold stays.
+        """
+        token = self._context.model.first_token
+        slots = self.slots[:size]
+        if any(len(slot.tokens) >= self._context.size for slot in slots):
+            return None
+        started = perf_counter()
+        rows = [Row(slot.index, len(slot.tokens), [token], True) for slot in slots]
+        status, _ = self._context.decode(rows)
+        seconds = perf_counter() - started
+        if status != OK:
+            if status != FULL:
+                self.clear()
+            return None
+        for slot in slots:
+            self.trim(slot, len(slot.tokens))
+        return seconds
+
+    def _restore(self, work: W, target: Slot[W], keep: int) -> bool:
+        """Fill a slot from the cache if that has more than `keep` tokens of the sequence."""
+        entry = self._cache.find(work.tokens, more_than=keep + WORTH_SHARING)
+        if entry is None:
+            return False
+        self._cache.take(entry)
+        self._stash(target)
+        if not self._context.restore(target.index, entry.data):
+            target.tokens = []
+            return False
+        target.tokens = list(entry.tokens)
+        self.trim(target, min(shared(work.tokens, target.tokens), len(work.tokens) - 1))
+        self._counters.restored_tokens += len(target.tokens)
+        self._count()
+        return True
+
+    def _stash(self, slot: Slot[W]) -> None:
+        if self._cache.limit == 0 or self._held_elsewhere(slot):
+            return
+        size = self._context.state_size(slot.index)
+        if self._cache.wants(slot.tokens, size):
+            data = self._context.save(slot.index, size)
+            if data is not None:
+                self._cache.add(slot.tokens, data)
+                self._count()
+
+    def _held_elsewhere(self, slot: Slot[W]) -> bool:
+        count = len(slot.tokens)
+        others = (other for other in self.slots if other is not slot)
+        return any(shared(slot.tokens, other.tokens) == count for other in others)
+
+    def trim(self, slot: Slot[W], count: int) -> None:
+        """Let a slot hold its first `count` tokens; none at all where that cannot be."""
+        del slot.tokens[self._context.trim(slot.index, count) :]
+
+    def _count(self) -> None:
+        self._counters.prompt_cache_entries = len(self._cache)
+        self._counters.prompt_cache_bytes = self._cache.size

@@ -1,0 +1,91 @@
+"""Conversations that no slot holds any more, kept in main memory: tested without a model.
+
+Putting one back costs a fraction of a millisecond for hundreds of tokens; computing it again costs
+seconds.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .scheduler import shared
+
+LEAST = 32
+"""Tokens that are worth keeping; fewer are computed as fast as found."""
+
+
+class Entry(NamedTuple):
+    """Tokens, and what the memory held of them: a native buffer of `len(data)` bytes."""
+
+    tokens: tuple[int, ...]
+    data: Any
+
+
+class PromptCache:
+    """Up to `limit` bytes of saved sequences; what was not used for longest goes first.
+
+    `whole`: an entry is of use only if each of its tokens is; a part of it cannot be taken.
+    """
+
+    def __init__(self, limit: int, *, whole: bool = False) -> None:
+        self.limit = limit
+        self._whole = whole
+        self.size = 0
+        self._entries: OrderedDict[tuple[int, ...], Entry] = OrderedDict()
+        self._index: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def wants(self, tokens: Sequence[int], size: int) -> bool:
+        """Say whether to keep these tokens, which take `size` bytes."""
+        if len(tokens) < LEAST or not 0 < size <= self.limit:
+            return False
+        key = tuple(tokens)  # tuples compare with tuples alone
+        if self._whole:
+            return key not in self._entries
+        return all(shared(key, kept) < len(key) for kept in self._near(key))
+
+    def add(self, tokens: Sequence[int], data: Any) -> None:
+        """Keep a sequence that is wanted, in place of those that are only its beginning."""
+        key = tuple(tokens)
+        for kept in list(self._near(key)):
+            if not self._whole and shared(kept, key) == len(kept):
+                self._drop(kept)
+        self._entries[key] = Entry(key, data)
+        self._index.setdefault(key[:LEAST], set()).add(key)
+        self.size += len(data)
+        while self.size > self.limit:
+            self._drop(next(iter(self._entries)))
+
+    def find(self, tokens: Sequence[int], *, more_than: int) -> Entry | None:
+        """Return the entry that shares most tokens, if more than so many."""
+        wanted = tuple(tokens)
+        best, most = None, more_than
+        for key in self._near(wanted):
+            common = shared(key, wanted)
+            if common > most and (not self._whole or common == len(key) < len(wanted)):
+                best, most = key, common
+        return None if best is None else self._entries[best]
+
+    def take(self, entry: Entry) -> None:
+        """Remove an entry: a slot holds it now."""
+        self._drop(entry.tokens)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._entries.clear()
+        self._index.clear()
+        self.size = 0
+
+    def _near(self, key: tuple[int, ...]) -> set[tuple[int, ...]]:
+        return self._index.get(key[:LEAST], set())
+
+    def _drop(self, key: tuple[int, ...]) -> None:
+        self.size -= len(self._entries.pop(key).data)
+        near = self._index[key[:LEAST]]
+        near.discard(key)
+        if not near:
+            del self._index[key[:LEAST]]

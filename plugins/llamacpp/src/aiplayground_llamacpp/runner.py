@@ -1,0 +1,350 @@
+"""Work on many jobs at a time: continuous batching over one context.
+
+All of it happens in the engine's thread, one step after the other; between two steps the thread
+does what else was asked of it. Which tokens are computed next is decided in `scheduler`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import traceback
+from bisect import insort
+from collections.abc import Callable
+from time import perf_counter
+from typing import Protocol
+
+from aiplayground.errors import AIPlaygroundError, FailureClass, ServiceFailed
+from aiplayground.types import ChatChunk
+
+from .branch import Branch
+from .calibration import Calibration, best_sizes, table
+from .context import FULL, INTERRUPTED, OK, Context, Row
+from .counters import Counters
+from .jobs import Job, deliver
+from .memory import SlotMemory
+from .native import unloaded
+from .scheduler import Limit, Pace, Part, Slot, held_back, latecomer, next_parts, split
+from .thread import EngineThread
+
+STEP = 0.1
+"""Seconds that a step aims to take at most: so long may an answer wait for its next token."""
+
+LEAST_CHUNK = 64
+"""Tokens of prompts in a step, at least: with fewer, reading a long prompt takes much longer
+(measured: 1,024 tokens 6.1 s by 16, 4.7 s by 32, 3.4 s by 64, 3.2 s by 128, 2.9 s by 512)."""
+
+QUIET_CHUNK = 256
+"""Tokens of prompts in a step while no answer waits for its next token."""
+
+MOST_MEASURED = 16
+"""The largest batch that calibration measures."""
+
+
+class Runner(Protocol):
+    """Works on jobs for one model."""
+
+    @property
+    def active(self) -> int:
+        """How many jobs are waiting or in work."""
+
+    def submit(self, job: Job) -> None:
+        """Take on a job. Called on the loop."""
+
+    def abort(self, error: AIPlaygroundError) -> None:
+        """End all jobs with this error, at their next step. Called on the loop."""
+
+
+class BatchRunner:
+    """Advances all jobs together, as many at a time as there are slots.
+
+    `report` takes lines for the log. What a job leaves in its slot is kept: a conversation's next
+    turn, and whatever begins like it, computes only what is new.
+    """
+
+    def __init__(
+        self,
+        thread: EngineThread,
+        context: Context,
+        report: Callable[[str], None],
+        *,
+        cache: int,
+    ) -> None:
+        self._thread = thread
+        self._context = context
+        self._report = report
+        self.counters = Counters()
+        self._memory: SlotMemory[Branch] = SlotMemory(context, cache, self.counters)
+        self._slots = self._memory.slots
+        self._waiting: list[Branch] = []
+        self._open: dict[Job, int] = {}
+        self._outbox: list[tuple[Job, ChatChunk | AIPlaygroundError]] = []
+        self._computed: list[Job] = []
+        self._limit = Limit(context.slots)
+        most = context.batch_size
+        self._pace = Pace(STEP, least=LEAST_CHUNK, quiet=QUIET_CHUNK, most=most)
+        self._calibration = Calibration(min(context.slots, MOST_MEASURED))
+        self._sizes: list[list[int]] = []
+        self._orders = 0
+        self._running = self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def active(self) -> int:
+        """How many jobs are waiting or in work."""
+        return len(self._open)
+
+    def start(self) -> None:
+        """Begin, with measurements while there is nothing else to do."""
+        self._thread.submit(self._wake)
+
+    def submit(self, job: Job) -> None:
+        """Take on a job."""
+        self._loop = asyncio.get_running_loop()
+        self._open[job] = job.task.answers
+        self._thread.submit(lambda: self._admit(job))
+
+    def abort(self, error: AIPlaygroundError) -> None:
+        """End all jobs with this error."""
+        for job in tuple(self._open):
+            job.put(error)
+        self.withdraw()
+
+    def withdraw(self) -> None:
+        """Have a batch interrupted that is for cancelled jobs alone. Called on the loop."""
+        jobs = self._computed
+        if jobs and all(job.cancelled for job in jobs):
+            # By now it may be another batch: that one is computed again.
+            self._context.interrupt()
+
+    def close(self) -> None:
+        """Free what jobs hold; in the engine's thread, before the context is freed."""
+        self._closed = True
+        for work in (*self._waiting, *(slot.work for slot in self._slots)):
+            if work is not None:
+                work.close()
+        self._waiting.clear()
+        self._open.clear()
+        self._memory.close()
+
+    def _admit(self, job: Job) -> None:
+        if self._closed:
+            self._fail(job, unloaded())
+            self._flush()
+            return
+        for index in range(job.task.answers):
+            self._orders += 1
+            size = self._context.size
+            branch = Branch(self._context.model, job, index, self._orders, size)
+            self._waiting.append(branch)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._running:
+            self._running = True
+            self._thread.submit(self._turn)
+
+    def _turn(self) -> None:
+        """Do one step, and have the next one done after whatever else is due."""
+        if self._closed:
+            return
+        try:
+            again = self._step() or self._measure()
+        except AIPlaygroundError as error:
+            again = self._fail_all(error)
+        except Exception as error:  # noqa: BLE001  # the jobs' end, not the thread's
+            traceback.print_exception(error, file=sys.stderr)
+            told = AIPlaygroundError("The engine failed on this request; its log says more.")
+            again = self._fail_all(told)
+        self._flush()
+        self._running = again
+        if again:
+            self._thread.submit(self._turn)
+
+    def _step(self) -> bool:
+        """Compute what is next; return False if there is nothing to do."""
+        started = perf_counter()
+        self._drop_cancelled()
+        if self._waiting:
+            self._place_waiting()
+        quiet = all(slot.pending != 1 for slot in self._slots)
+        chunk = self._pace.chunk(quiet=quiet)
+        parts = next_parts(self._slots, self._context.batch_size, chunk)
+        for batch in split(parts, self._sizes):
+            if not self._compute(batch):
+                break
+        if parts:
+            self.counters.steps += 1
+            self.counters.step_seconds += perf_counter() - started
+        return bool(parts or self._waiting)
+
+    def _drop_cancelled(self) -> None:
+        for slot in self._slots:
+            if slot.work is not None and slot.work.job.cancelled:
+                self._end(slot, slot.work)
+        gone = [branch for branch in self._waiting if branch.job.cancelled]
+        for branch in gone:
+            self._waiting.remove(branch)
+            self._close(branch)
+
+    def _place_waiting(self) -> None:
+        busy = sum(slot.work is not None for slot in self._slots)
+        for branch in tuple(self._waiting):
+            if busy >= self._limit.value:
+                return
+            if self._context.sharing and held_back(branch.tokens, self._slots):
+                continue
+            self._waiting.remove(branch)
+            busy += self._begin(branch)
+
+    def _begin(self, branch: Branch) -> bool:
+        """Give a branch a slot; return False if it cannot be worked on."""
+        try:
+            branch.open()
+        except AIPlaygroundError as error:
+            self._close(branch)
+            self._fail(branch.job, error)
+            return False
+        found = self._memory.place(branch)
+        if branch.cached is None:  # not one that was put off
+            branch.cached = found
+            self.counters.cached_tokens += found
+        return True
+
+    def _compute(self, batch: list[Part[Branch]]) -> bool:
+        """Compute a batch and choose the tokens that follow; False if there was no room."""
+        rows = [_row(part) for part in batch]
+        self._computed = [part.slot.work.job for part in batch if part.slot.work]
+        started = perf_counter()
+        status, places = self._context.decode(rows)
+        seconds = perf_counter() - started
+        self._computed = []
+        if status == FULL:
+            self._make_room(batch)
+            return False
+        if status == INTERRUPTED:
+            for part in batch:
+                self._memory.trim(part.slot, len(part.slot.tokens))
+            return False
+        if status != OK:
+            raise _failed(status)
+        self.counters.decode_seconds += seconds
+        self.counters.batches += 1
+        self._learn(rows, seconds)
+        for part, row in zip(batch, rows, strict=True):
+            part.slot.tokens.extend(row.tokens)
+        finals = [part.slot for part in batch if part.final]
+        for slot, place in zip(finals, places, strict=True):
+            self._choose(slot, place)
+        return True
+
+    def _learn(self, rows: list[Row], seconds: float) -> None:
+        count = sum(len(row.tokens) for row in rows)
+        read = sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
+        if read:
+            self.counters.prompt_tokens += read
+            self._pace.took(count, seconds)
+
+    def _choose(self, slot: Slot[Branch], place: int) -> None:
+        branch = slot.work
+        if branch is None:
+            return
+        started = perf_counter()
+        chunk = branch.advance(self._context, place)
+        self.counters.choose_seconds += perf_counter() - started
+        self.counters.answer_tokens += 1
+        if chunk is not None:
+            if chunk.finish_reason is not None:
+                # Out before its end is told: whoever has read the end may look at `active`.
+                self._end(slot, branch)
+                self._limit.ended()
+            self._outbox.append((branch.job, chunk))
+
+    def _make_room(self, batch: list[Part[Branch]]) -> None:
+        """Give up what is kept for later; else put somebody off; else end the only answer."""
+        if self._memory.evict():
+            return
+        late = latecomer(self._slots)
+        if late is not None and late.work is not None:
+            insort(self._waiting, late.work, key=lambda branch: branch.order)
+            self._memory.leave(late)
+            self._memory.forget(late)
+            self._limit.full(sum(slot.work is not None for slot in self._slots))
+            self.counters.put_off += 1
+            return
+        slot = batch[0].slot
+        branch = slot.work
+        if branch is None:
+            return
+        self._end(slot, branch)
+        self._memory.forget(slot)
+        self._outbox.append((branch.job, branch.end("length")))
+
+    def _end(self, slot: Slot[Branch], branch: Branch) -> None:
+        self._memory.leave(slot)
+        self._close(branch)
+
+    def _close(self, branch: Branch) -> None:
+        branch.close()
+        left = self._open.get(branch.job, 0) - 1
+        if left > 0 and not branch.job.cancelled:
+            self._open[branch.job] = left
+        else:
+            self._open.pop(branch.job, None)
+
+    def _fail(self, job: Job, error: AIPlaygroundError) -> None:
+        self._open.pop(job, None)
+        job.cancelled = True
+        self._outbox.append((job, error))
+
+    def _fail_all(self, error: AIPlaygroundError) -> bool:
+        """Fail what is in work; return whether somebody waits."""
+        for slot in self._slots:
+            if slot.work is not None:
+                branch = slot.work
+                if not branch.job.cancelled:
+                    self._fail(branch.job, error)
+                self._end(slot, branch)
+        # After an error nobody knows how much of the batch the memory holds.
+        self._memory.clear()
+        self._calibration.give_up()
+        return bool(self._waiting)
+
+    def _flush(self) -> None:
+        if self._outbox and self._loop is not None:
+            events, self._outbox = self._outbox, []
+            self._loop.call_soon_threadsafe(deliver, events)
+
+    def _measure(self) -> bool:
+        """Time one batch for the calibration; return False when there is nothing left to time."""
+        size = self._calibration.wanted
+        if size is None:
+            return False
+        seconds = self._memory.time_batch(size)
+        if seconds is None:
+            self._calibration.give_up()
+        else:
+            self._calibration.took(size, seconds)
+        if self._calibration.wanted is not None:
+            return True
+        times = self._calibration.times
+        self._sizes = best_sizes(times)
+        if times:
+            self._report(f"time of a step by its tokens: {table(times, self._sizes)}")
+        return False
+
+
+def _row(part: Part[Branch]) -> Row:
+    slot, count, final = part
+    start = len(slot.tokens)
+    tokens = slot.work.tokens[start : start + count] if slot.work else []
+    return Row(slot.index, start, tokens, final)
+
+
+def _failed(status: int) -> ServiceFailed:
+    return ServiceFailed(
+        f"llama.cpp failed to compute (status {status}). Try again; if it stays so, set a smaller "
+        "context_size or batch_size, or use another model.",
+        failure=FailureClass.CRASH,
+        details={"status": status},
+    )

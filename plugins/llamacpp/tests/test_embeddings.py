@@ -1,0 +1,93 @@
+"""Vectors of texts, from models that write and from models that do nothing else."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plugins.llamacpp.tests.tiny_model import CONTEXT, WIDTH, write_model
+from plugins.llamacpp.tests.workers import Launch, Worker
+
+from aiplayground_llamacpp.embedder import MOST_TEXTS, batches
+
+pytestmark = pytest.mark.engine
+
+MEAN, RANK = 1, 4
+
+
+def embed(worker: Worker, *texts: str, **fields: Any) -> list[list[float]]:
+    body = {"model": "tiny", "input": list(texts), **fields}
+    answer = worker.client.post("/v1/embeddings", json=body)
+    assert answer.status_code == 200, answer.text
+    data = answer.json()["data"]
+    assert [each["index"] for each in data] == list(range(len(texts)))
+    return [each["embedding"] for each in data]
+
+
+def cosine(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def embedding(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    path = write_model(tmp_path_factory.mktemp("models") / "embed.gguf", pooling=MEAN)
+    return launch("--model", str(path), "--name", "tiny")
+
+
+def test_vectors_have_length_one_and_say_what_is_alike(embedding: Worker) -> None:
+    first, near, far = embed(embedding, "a small house", "a small mouse", "XYZ 12345 !?")
+    assert {len(first), len(near), len(far)} == {WIDTH}
+    assert math.isclose(cosine(first, first), 1, rel_tol=1e-5)
+    assert cosine(first, near) > cosine(first, far)
+
+
+def test_a_text_has_the_same_vector_whatever_is_beside_it(embedding: Worker) -> None:
+    texts = [f"text number {number} " * (number % 12 + 1) for number in range(40)]
+    together = embed(embedding, *texts)
+    for text, vector in zip(texts, together, strict=True):
+        assert cosine(embed(embedding, text)[0], vector) > 0.9999
+
+
+def test_a_model_that_writes_makes_vectors_too_and_goes_on_writing(worker: Worker) -> None:
+    before = worker.chat(temperature=0, max_tokens=30).json()["choices"]
+    with ThreadPoolExecutor(8) as pool:
+        chats = [pool.submit(worker.chat, temperature=0, max_tokens=30) for _ in range(8)]
+        vectors = list(pool.map(lambda n: embed(worker, "hello", f"number {n}"), range(8)))
+    assert all(cosine(pair[0], vectors[0][0]) > 0.9999 for pair in vectors)
+    assert all(chat.result().json()["choices"] == before for chat in chats)
+    worker.wait_idle()
+
+
+def test_a_model_for_embeddings_writes_nothing(embedding: Worker) -> None:
+    refused = embedding.chat()
+    assert (refused.status_code, refused.json()["code"]) == (400, -4)
+    assert "embeddings" in refused.json()["message"]
+    assert embedding.client.get("/health").json()["context_length"] == CONTEXT
+
+
+@pytest.mark.parametrize("text", ["", "x" * (CONTEXT + 1), "x" * 100_000])
+def test_texts_that_have_no_vector(embedding: Worker, text: str) -> None:
+    body = {"model": "tiny", "input": ["fine", text]}
+    answer = embedding.client.post("/v1/embeddings", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, -4)
+    assert embed(embedding, "fine")
+
+
+def test_a_model_that_ranks_makes_no_vectors(launch: Launch, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "rank.gguf", pooling=RANK)
+    empty = launch()
+    refused = empty.load(path, "rank")
+    assert "ranks texts" in refused.json()["message"]
+    assert empty.client.get("/health").json()["model"] is None
+
+
+def test_texts_are_put_into_batches_in_their_order() -> None:
+    assert list(batches([5, 5, 5], 10)) == [slice(0, 2), slice(2, 3)]
+    assert list(batches([10, 1], 10)) == [slice(0, 1), slice(1, 2)]
+    assert list(batches([1] * (MOST_TEXTS + 1), 100)) == [
+        slice(0, MOST_TEXTS), slice(MOST_TEXTS, MOST_TEXTS + 1),
+    ]  # fmt: skip
+    assert list(batches([], 10)) == []
