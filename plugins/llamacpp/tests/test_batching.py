@@ -309,3 +309,29 @@ def test_one_bad_grammar_is_no_one_elses_error(worker: Worker) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(ask, range(32))) == [200, 400] * 16
+
+
+def test_much_that_is_idle_moves_to_main_memory_and_is_found_there(
+    launch: Launch, model_path: Path
+) -> None:
+    worker = launch("--model", str(model_path), "--name", "tiny")
+    prompts = [f"{number}: " + "a long conversation " * 12 for number in range(7)]
+    fresh = [text(complete(worker, prompt)) for prompt in prompts]
+    kept = metric(worker, "prompt_cache_entries")
+    assert kept >= 4  # although there was a free slot for each
+    assert [text(complete(worker, prompt)) for prompt in prompts] == fresh
+    assert metric(worker, "prompt_tokens") < sum(map(len, prompts)) + 7 * 2
+
+
+def test_the_rest_of_a_conversation_stays_when_another_begins_like_it(
+    launch: Launch, model_path: Path
+) -> None:
+    settings = json.dumps({"slots": 1})
+    worker = launch("--model", str(model_path), "--name", "tiny", "--settings", settings)
+    common, long = "system prompt " * 5, "a long conversation " * 15
+    complete(worker, common + long)
+    complete(worker, "x" * 300)  # takes the slot: the conversation goes to main memory
+    begun = complete(worker, common + "other")
+    assert begun["usage"]["prompt_tokens_details"]["cached_tokens"] == len(common)
+    again = complete(worker, common + long)
+    assert again["usage"]["prompt_tokens_details"]["cached_tokens"] == len(common + long) - 1

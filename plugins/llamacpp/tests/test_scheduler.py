@@ -76,6 +76,13 @@ def test_a_busy_slot_shares_its_beginning() -> None:
     assert place(list(range(60)), [busy], sharing=True) is None
 
 
+def test_a_few_tokens_are_not_shared_between_slots() -> None:
+    busy = slot(0, held=40, wanted=41)
+    found = place([*range(WORTH_SHARING - 1), 999, 998], [busy, slot(1)], sharing=True)
+    assert found is not None
+    assert (found.target.index, found.keep) == (1, 0)
+
+
 def test_what_was_not_used_for_longest_is_given_up() -> None:
     slots = [slot(0, held=5, used=3), slot(1, held=5, used=2), slot(2, wanted=4)]
     found = place([77, 78], slots, sharing=True)

@@ -68,7 +68,10 @@ class PromptCache:
             common = shared(key, wanted)
             if common > most and (not self._whole or common == len(key) < len(wanted)):
                 best, most = key, common
-        return None if best is None else self._entries[best]
+        if best is None:
+            return None
+        self._entries.move_to_end(best)
+        return self._entries[best]
 
     def take(self, entry: Entry) -> None:
         """Remove an entry: a slot holds it now."""

@@ -12,16 +12,15 @@ import traceback
 from bisect import insort
 from collections.abc import Callable
 from time import perf_counter
-from typing import Protocol
 
 from aiplayground.errors import AIPlaygroundError, FailureClass, ServiceFailed
 from aiplayground.types import ChatChunk
 
 from .branch import Branch
-from .calibration import Calibration, best_sizes, table
 from .context import FULL, INTERRUPTED, OK, Context, Row
 from .counters import Counters
 from .jobs import Job, deliver
+from .measuring import Measuring
 from .memory import SlotMemory
 from .native import unloaded
 from .scheduler import Limit, Pace, Part, Slot, held_back, latecomer, next_parts, split
@@ -36,23 +35,6 @@ LEAST_CHUNK = 64
 
 QUIET_CHUNK = 256
 """Tokens of prompts in a step while no answer waits for its next token."""
-
-MOST_MEASURED = 16
-"""The largest batch that calibration measures."""
-
-
-class Runner(Protocol):
-    """Works on jobs for one model."""
-
-    @property
-    def active(self) -> int:
-        """How many jobs are waiting or in work."""
-
-    def submit(self, job: Job) -> None:
-        """Take on a job. Called on the loop."""
-
-    def abort(self, error: AIPlaygroundError) -> None:
-        """End all jobs with this error, at their next step. Called on the loop."""
 
 
 class BatchRunner:
@@ -72,7 +54,6 @@ class BatchRunner:
     ) -> None:
         self._thread = thread
         self._context = context
-        self._report = report
         self.counters = Counters()
         self._memory: SlotMemory[Branch] = SlotMemory(context, cache, self.counters)
         self._slots = self._memory.slots
@@ -83,8 +64,7 @@ class BatchRunner:
         self._limit = Limit(context.slots)
         most = context.batch_size
         self._pace = Pace(STEP, least=LEAST_CHUNK, quiet=QUIET_CHUNK, most=most)
-        self._calibration = Calibration(min(context.slots, MOST_MEASURED))
-        self._sizes: list[list[int]] = []
+        self._measuring = Measuring(self._memory, report)
         self._orders = 0
         self._running = self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,7 +129,7 @@ class BatchRunner:
         if self._closed:
             return
         try:
-            again = self._step() or self._measure()
+            again = self._step() or self._measuring.step()
         except AIPlaygroundError as error:
             again = self._fail_all(error)
         except Exception as error:  # noqa: BLE001  # the jobs' end, not the thread's
@@ -170,7 +150,7 @@ class BatchRunner:
         quiet = all(slot.pending != 1 for slot in self._slots)
         chunk = self._pace.chunk(quiet=quiet)
         parts = next_parts(self._slots, self._context.batch_size, chunk)
-        for batch in split(parts, self._sizes):
+        for batch in split(parts, self._measuring.sizes):
             if not self._compute(batch):
                 break
         if parts:
@@ -228,8 +208,6 @@ class BatchRunner:
             return False
         if status != OK:
             raise _failed(status)
-        self.counters.decode_seconds += seconds
-        self.counters.batches += 1
         self._learn(rows, seconds)
         for part, row in zip(batch, rows, strict=True):
             part.slot.tokens.extend(row.tokens)
@@ -239,6 +217,8 @@ class BatchRunner:
         return True
 
     def _learn(self, rows: list[Row], seconds: float) -> None:
+        self.counters.decode_seconds += seconds
+        self.counters.batches += 1
         count = sum(len(row.tokens) for row in rows)
         read = sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
         if read:
@@ -307,31 +287,13 @@ class BatchRunner:
                 self._end(slot, branch)
         # After an error nobody knows how much of the batch the memory holds.
         self._memory.clear()
-        self._calibration.give_up()
+        self._measuring.give_up()
         return bool(self._waiting)
 
     def _flush(self) -> None:
         if self._outbox and self._loop is not None:
             events, self._outbox = self._outbox, []
             self._loop.call_soon_threadsafe(deliver, events)
-
-    def _measure(self) -> bool:
-        """Time one batch for the calibration; return False when there is nothing left to time."""
-        size = self._calibration.wanted
-        if size is None:
-            return False
-        seconds = self._memory.time_batch(size)
-        if seconds is None:
-            self._calibration.give_up()
-        else:
-            self._calibration.took(size, seconds)
-        if self._calibration.wanted is not None:
-            return True
-        times = self._calibration.times
-        self._sizes = best_sizes(times)
-        if times:
-            self._report(f"time of a step by its tokens: {table(times, self._sizes)}")
-        return False
 
 
 def _row(part: Part[Branch]) -> Row:

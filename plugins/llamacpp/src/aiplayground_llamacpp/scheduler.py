@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
 WORTH_SHARING = 16
-"""Tokens that a waiting prompt must have in common with one that is being read to wait for it."""
+"""Tokens that two sequences must have in common for one to wait for the other, or to share them."""
 
 KEEP_TAIL = 0.5
 """A slot is taken over in place if at least this part of it is of use; else it is left as it is."""
@@ -91,7 +91,9 @@ def place(tokens: Sequence[int], slots: Iterable[Slot[W]], *, sharing: bool) -> 
     if keep and keep == found[best.index] and keep >= KEEP_TAIL * len(best.tokens):
         return Placement(best, best, keep)
     target = min(free, key=lambda slot: (bool(slot.tokens), slot.used))
-    return Placement(target, source, keep)
+    # A few tokens are computed as fast as shared, and what is computed in one go lies in one
+    # piece: sums over it come out the same each time.
+    return Placement(target, source, keep if keep >= WORTH_SHARING else 0)
 
 
 def held_back(tokens: Sequence[int], slots: Iterable[Slot[W]]) -> bool:
