@@ -27,6 +27,7 @@ class Worker:
     client: httpx.Client
     port: int
     log: Path
+    lifeline: int
     headers: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"})
 
     @property
@@ -71,6 +72,9 @@ Launch = Callable[..., Worker]
 
 
 def start_worker(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Worker:
+    # Held until the worker has ended: it dies with the test run, however that ends.
+    watched, lifeline = os.pipe()
+    own = {"AIPG_WORKER_TOKEN": TOKEN, "AIPG_PARENT_FD": str(watched)}
     with socket.socket() as sock, log.open("wb") as output:
         sock.bind(("127.0.0.1", 0))
         sock.set_inheritable(True)
@@ -78,13 +82,14 @@ def start_worker(arguments: Sequence[str], env: Mapping[str, str], log: Path) ->
         where = [] if "--port" in arguments else ["--fd", str(sock.fileno())]
         process = subprocess.Popen(
             [sys.executable, "-m", MODULE, *where, *arguments],
-            env={**os.environ, "AIPG_WORKER_TOKEN": TOKEN, **env},
-            pass_fds=[sock.fileno()],
+            env={**os.environ, **own, **env},
+            pass_fds=[sock.fileno(), *([watched] if "AIPG_PARENT_FD" not in env else [])],
             stdout=output,
             stderr=output,
         )
+    os.close(watched)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
-    return Worker(process, client, port, log)
+    return Worker(process, client, port, log, lifeline)
 
 
 def end_worker(worker: Worker) -> None:
@@ -92,3 +97,4 @@ def end_worker(worker: Worker) -> None:
     if worker.process.poll() is None:
         worker.process.kill()
     worker.process.wait(20)
+    os.close(worker.lifeline)
