@@ -12,6 +12,8 @@ import importlib.util
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 from aiplayground.errors import FailureClass, ServiceFailed
@@ -29,8 +31,8 @@ REINSTALL = "Install it again: pip install --force-reinstall --no-cache-dir llam
 def load_bindings() -> Any:
     """Import the C functions of llama.cpp, as the module `llama_cpp.llama_cpp`.
 
-    Only for a process of ours: it keeps the package's own `__init__` from ever running. Raises
-    `ServiceFailed` if the package or a shared library is missing.
+    The package's own `__init__` runs when somebody asks for something of it, and not before.
+    Raises `ServiceFailed` if the package or a shared library is missing.
     """
     if PACKAGE not in sys.modules:
         spec = importlib.util.find_spec(PACKAGE)
@@ -40,11 +42,26 @@ def load_bindings() -> Any:
                 "pip install llama-cpp-python.",
                 failure=FailureClass.NOT_INSTALLED,
             )
-        sys.modules[PACKAGE] = importlib.util.module_from_spec(spec)
+        sys.modules[PACKAGE] = _deferred(spec)
     try:
         return importlib.import_module(f"{PACKAGE}.llama_cpp")
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise missing_library(error) from error
+
+
+def _deferred(spec: ModuleSpec) -> ModuleType:
+    """Return the package as a module that runs its `__init__` at the first name it lacks."""
+    package = importlib.util.module_from_spec(spec)
+
+    def complete(name: str) -> Any:
+        if name.startswith("__") or spec.loader is None:
+            raise AttributeError(f"module {PACKAGE!r} has no attribute {name!r}")
+        if vars(package).pop("__getattr__", None) is not None:
+            spec.loader.exec_module(package)
+        return getattr(package, name)
+
+    vars(package)["__getattr__"] = complete
+    return package
 
 
 def missing_library(error: Exception) -> ServiceFailed:
