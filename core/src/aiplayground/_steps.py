@@ -11,23 +11,29 @@ BLOCKED_AFTER = 0.1
 """Seconds that a hook may hold the event loop before it is reported."""
 
 
+Blocked = Callable[[float], None]
+
+
 @types.coroutine
-def watched(steps: Any, blocked: Callable[[float], None]) -> Generator[Any, Any, Any]:
+def watched(steps: Any, blocked: Blocked) -> Generator[Any, Any, Any]:
     """Await a coroutine (or what `__await__` returned); tell `blocked` the seconds of a long step.
 
-    A plain generator: this is one layer in the path of every call and every chunk.
+    A plain generator: this is one layer in the path of every chunk.
     """
-    resume, argument = steps.send, None
+    began = perf_counter()
+    try:
+        waiting_for = steps.send(None)
+    except StopIteration as done:
+        return done.value
+    finally:
+        if perf_counter() - began > BLOCKED_AFTER:
+            blocked(perf_counter() - began)
+    return (yield from resumed(steps, waiting_for, blocked))
+
+
+def resumed(steps: Any, waiting_for: Any, blocked: Blocked) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that has begun to wait."""
     while True:
-        began = perf_counter()
-        try:
-            waiting_for = resume(argument)
-        except StopIteration as done:
-            return done.value
-        finally:
-            held = perf_counter() - began
-            if held > BLOCKED_AFTER:
-                blocked(held)
         try:
             argument = yield waiting_for
             resume = steps.send
@@ -36,6 +42,14 @@ def watched(steps: Any, blocked: Callable[[float], None]) -> Generator[Any, Any,
             raise
         except BaseException as error:  # noqa: BLE001  # thrown in by the loop: a cancellation
             argument, resume = error, steps.throw
+        began = perf_counter()
+        try:
+            waiting_for = resume(argument)
+        except StopIteration as done:
+            return done.value
+        finally:
+            if perf_counter() - began > BLOCKED_AFTER:
+                blocked(perf_counter() - began)
 
 
 class Plain:
