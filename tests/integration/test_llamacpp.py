@@ -138,8 +138,11 @@ async def test_worker_killed_in_mid_stream(kernel: Kernel) -> None:
     events = kernel.subscribe(WebServiceExit, snapshot=False)
 
     async def kill_at_the_first_chunk() -> None:
-        async for _ in kernel.chat(question("tiny", max_tokens=400, ignore_eos=True)):
-            os.kill(pid, signal.SIGKILL)
+        answer = kernel.chat(question("tiny", max_tokens=400, ignore_eos=True))
+        await anext(answer)
+        os.kill(pid, signal.SIGKILL)
+        async for _ in answer:  # what had arrived before is still delivered
+            pass
 
     with pytest.raises(ServiceNotAvailable) as caught:
         await kill_at_the_first_chunk()
