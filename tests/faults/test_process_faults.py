@@ -247,7 +247,10 @@ def test_a_fork_of_the_kernel_does_not_keep_children_alive(mark: str, tmp_path: 
     try:
         assert gone_within(2, mark, but=copy)
         # Nor does it hold the lock of the kernel that it was copied from.
-        assert {left.outcome for left in end_leftovers(tmp_path)} == {"gone"}
+        # (A child whose exit is not quite over counts as ended.)
+        outcomes = {left.outcome for left in end_leftovers(tmp_path)}
+        assert outcomes
+        assert outcomes <= {"gone", "ended"}
     finally:
         os.kill(copy, signal.SIGKILL)
 

@@ -88,3 +88,11 @@ async def test_embeddings() -> None:
 @pytest.mark.parametrize("shape", [None, {}, {"tokens": []}])
 def test_log_probabilities_that_are_not_there(shape: Any) -> None:
     assert from_text(shape) is None
+
+
+async def test_an_answer_may_hold_any_character_that_ends_a_line_elsewhere() -> None:
+    odd = "a\u0085b\u2028c\u2029d\x0be\x0cf\x1cg\r\nh\u00e9\U0001f600"
+    request = ChatRequest(model="m", messages=MESSAGES)
+    async with context(ScriptedEngine(says(odd))) as ctx:
+        chunks = [chunk async for chunk in _openai.chat(ctx, request)]
+    assert "".join(chunk.text for chunk in chunks) == odd

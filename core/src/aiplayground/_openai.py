@@ -160,11 +160,24 @@ async def _stream(
         raise await ctx.lost(url, error) from error
 
 
+async def _lines(answer: httpx.Response) -> AsyncIterator[str]:
+    """Yield the lines of an event stream, which end with a line feed and with nothing else.
+
+    Not `aiter_lines`: that also splits at U+0085, U+2028 and others, which stand in answers.
+    """
+    rest = b""
+    async for data in answer.aiter_bytes():
+        *lines, rest = (rest + data).split(b"\n")
+        for line in lines:
+            yield line.rstrip(b"\r").decode("utf-8", "replace")
+    yield rest.decode("utf-8", "replace")
+
+
 async def _events(
     ctx: ServiceContext, url: str, answer: httpx.Response
 ) -> AsyncIterator[dict[str, Any]]:
     """Yield the data of each event; an answer that breaks off is an error, not an end."""
-    async for line in answer.aiter_lines():
+    async for line in _lines(answer):
         if not line.startswith("data:"):
             continue
         data = line.removeprefix("data:").strip()
