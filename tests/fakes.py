@@ -188,17 +188,33 @@ async def eventually(condition: Callable[[], object]) -> None:
 def nothing_leaks() -> Iterator[None]:
     """No task, thread, descriptor or child is left by the block."""
 
-    def held() -> tuple[int, int, set[asyncio.Task[Any]], list[psutil.Process]]:
+    def held() -> dict[str, list[str]]:
         gc.collect()
         this = psutil.Process()
-        tasks = asyncio.all_tasks()
         # The loop's own thread pool stays with the loop: its threads are for anybody.
         threads = [each for each in threading.enumerate() if not each.name.startswith("asyncio_")]
-        return this.num_fds(), len(threads), tasks, this.children(recursive=True)
+        return {
+            "tasks": sorted(task.get_name() for task in asyncio.all_tasks()),
+            "threads": sorted(each.name for each in threads),
+            "descriptors": descriptors(),
+            "children": sorted(map(repr, this.children(recursive=True))),
+        }
 
     before = held()
     yield
-    assert held() == before
+    after = held()
+    changed = [f"{kind}: {before[kind]} -> {after[kind]}" for kind in before]
+    assert after == before, "\n".join(changed)
+
+
+def descriptors() -> list[str]:
+    """Return what the descriptors of this process stand for, numbers of sockets left out."""
+    found = []
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one of this very listing
+            found.append(str(path.readlink()).split(":[")[0])
+    # Log files are opened by their writer's thread, whenever it comes to the first line.
+    return sorted(each for each in found if not each.startswith("/proc/") and ".log" not in each)
 
 
 SERVER = str(Path(__file__).parent / "faults" / "children" / "server.py")
