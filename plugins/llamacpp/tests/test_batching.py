@@ -67,6 +67,13 @@ def with_logprobs(worker: Worker, prompt: str, limit: int) -> list[tuple[list[in
     return [(entry["bytes"], gap) for entry, gap in zip(entries, gaps, strict=True)]
 
 
+def gap_where_they_part(
+    one: list[tuple[list[int], float]], other: list[tuple[list[int], float]]
+) -> float | None:
+    """Return how near the choice was at the first token that differs; None if none does."""
+    return next((a[1] for a, b in zip(one, other, strict=True) if a[0] != b[0]), None)
+
+
 def test_answers_are_those_that_each_request_gets_alone(worker: Worker) -> None:
     prompts = [f"{number} " + "so " * (number % 9) for number in range(40)]
     limits = [random.Random(number).randint(1, 60) for number in range(40)]
@@ -79,8 +86,7 @@ def test_answers_are_those_that_each_request_gets_alone(worker: Worker) -> None:
         together = list(pool.map(ask, range(40)))
     same = 0
     for one, other in zip(alone, together, strict=True):
-        pairs = zip(one, other, strict=True)
-        gap = next((a[1] for a, b in pairs if a[0] != b[0]), None)
+        gap = gap_where_they_part(one, other)
         same += gap is None
         assert gap is None or gap < NEAR
     assert same > 30
