@@ -7,11 +7,80 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
+
+
+class Adapter(BaseModel):
+    """A LoRA adapter: a GGUF file made for the model, and how strongly it works."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    scale: Annotated[float, Field(ge=-100, le=100)] = 1.0
+
+
+class ModelOptions(BaseModel):
+    """What differs for one model; what is not set is as for all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    context_size: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    gpu_layers: Annotated[int, Field(ge=-1, le=100_000)] | None = None
+    chat_template: str | None = None
+    adapters: tuple[Adapter, ...] = ()
+    projector: str | None = None
+    draft: str | None = None
+
+
 class Settings(BaseModel):
     """How llama.cpp runs models. Changes hold from the next load of a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    engine: Literal["python", "llama-server"] = Field(
+        default="python",
+        description=(
+            "What runs the models: llama.cpp inside this program (python), or its own server "
+            "(llama-server)."
+        ),
+    )
+    llama_server: str = Field(
+        default="",
+        description=(
+            "Path of the llama-server program. Empty takes the one that `aipg setup "
+            "llamacpp-backend` fetched, else the one on PATH."
+        ),
+    )
+    devices: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Devices to compute on, by the names that `aipg devices` shows (CUDA0, Vulkan0); "
+            "empty takes all that llama.cpp finds, `none` the CPU alone."
+        ),
+    )
+    cache_type_k: CacheType = Field(
+        default="f16",
+        description="How the keys of the context are kept: q8_0 takes half the memory of f16.",
+    )
+    cache_type_v: CacheType = Field(
+        default="f16",
+        description="How the values of the context are kept; less than f16 needs flash attention.",
+    )
+    extra_arguments: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Further options in the words of llama-server's command line, for instance "
+            "`--rope-freq-base`, `10000`."
+        ),
+    )
+    models: dict[str, ModelOptions] = Field(
+        default_factory=dict,
+        description=(
+            "What differs for single models, by name: context_size, gpu_layers, chat_template, "
+            "adapters (LoRA files with a scale), projector (for images), draft (a small model "
+            "that guesses ahead)."
+        ),
+    )
     context_size: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
         default=0,
         description=(
