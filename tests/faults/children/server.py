@@ -4,6 +4,8 @@ Arguments: the port, then any of: `count=FILE` (add our process id to it), `say=
 `garbage` (log what is no text),
 `exit=CODE`, `signal=NUMBER` (end by it), `chatter=N` (log N lines, slowly, before listening),
 `hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`,
+`grandchild=FILE` (start a process that holds our pipes, and note its id there),
+`stall=N` (say nothing more after N chunks), `cut=N` (crash after N bytes of a stream),
 `die=SECONDS` (after it began to listen).
 """
 
@@ -13,12 +15,14 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
 PAUSE = 0.05
+SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
 
 
 def options() -> dict[str, str]:
@@ -35,6 +39,10 @@ def misbehave(told: dict[str, str]) -> None:
             file.write(f"{os.getpid()}\n")
     if "garbage" in told:
         os.write(1, b"\x00\xff\xfe\x1b[31m AIPG-ERROR {\xc3\r\n" * 50 + b"x" * 100_000)
+    if "grandchild" in told:
+        sleeper = subprocess.Popen([sys.executable, "-I", "-S", "-c", SLEEP])
+        with Path(told["grandchild"]).open("a", encoding="ascii") as file:
+            file.write(f"{sleeper.pid}\n")
     for number in range(int(told.get("chatter", "0"))):
         print("loading layer", number, flush=True)
         time.sleep(PAUSE)
@@ -48,7 +56,7 @@ def misbehave(told: dict[str, str]) -> None:
         time.sleep(3600)
 
 
-def answer(connection: socket.socket, chunks: int) -> None:
+def answer(connection: socket.socket, told: dict[str, str]) -> None:
     """Answer one request and close."""
     with contextlib.suppress(OSError), connection:
         request = b""
@@ -57,29 +65,41 @@ def answer(connection: socket.socket, chunks: int) -> None:
                 return
             request += part
         if request.startswith(b"POST /v1/chat/completions"):
-            stream(connection, chunks)
+            stream(connection, told)
             return
         body = b'{"data": [{"id": "m"}]}'
         connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
         connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
 
 
-def stream(connection: socket.socket, chunks: int) -> None:
+def stream(connection: socket.socket, told: dict[str, str]) -> None:
     """Send server-sent events, one every `PAUSE` seconds."""
+    left = int(told.get("cut", "-1"))
+
+    def send(data: bytes) -> None:
+        nonlocal left
+        if 0 <= left <= len(data):
+            connection.sendall(data[:left])
+            os._exit(9)
+        left -= len(data) if left > 0 else 0
+        connection.sendall(data)
+
     head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: text/event-stream\r\n"
-    connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
-    for _ in range(chunks):
-        send(connection, b'{"choices": [{"delta": {"content": "word "}}]}')
+    send(head + b"Transfer-Encoding: chunked\r\n\r\n")
+    for number in range(int(told.get("chunks", "3"))):
+        while number == int(told.get("stall", "-1")):
+            time.sleep(3600)
+        send(event(b'{"choices": [{"delta": {"content": "word "}}]}'))
         time.sleep(PAUSE)
-    send(connection, b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}')
-    send(connection, b"[DONE]")
-    connection.sendall(b"0\r\n\r\n")
+    send(event(b'{"choices": [{"delta": {}, "finish_reason": "stop"}]}'))
+    send(event(b"[DONE]"))
+    send(b"0\r\n\r\n")
 
 
-def send(connection: socket.socket, data: bytes) -> None:
-    """Send one event as one chunk."""
-    event = b"data: " + data + b"\n\n"
-    connection.sendall(b"%x\r\n" % len(event) + event + b"\r\n")
+def event(data: bytes) -> bytes:
+    """Return one server-sent event as one chunk of HTTP."""
+    text = b"data: " + data + b"\n\n"
+    return b"%x\r\n" % len(text) + text + b"\r\n"
 
 
 def main() -> None:
@@ -94,8 +114,7 @@ def main() -> None:
         threading.Timer(float(told["die"]), os._exit, (1,)).start()
     while True:
         connection, _ = listener.accept()
-        chunks = int(told.get("chunks", "3"))
-        threading.Thread(target=answer, args=(connection, chunks), daemon=True).start()
+        threading.Thread(target=answer, args=(connection, told), daemon=True).start()
 
 
 if __name__ == "__main__":
