@@ -54,6 +54,15 @@ def complete_model(ctx: click.Context, _: click.Parameter, word: str) -> list[Co
     return _items([model.name for model in scan.models], word)
 
 
+def complete_plugin(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:
+    """Complete the name of a plugin, whether or not it loads."""
+    from ._discovery import discover
+
+    plugins = discover(_app(ctx))
+    found = [each.name for each in (*plugins.loaded, *plugins.failures)]
+    return _items([*found, *plugins.disabled], word)
+
+
 def complete_setting(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:
     """Complete the key of a setting."""
     from ._settings_view import SettingsView
