@@ -46,7 +46,11 @@ def test_a_failure_has_its_number_and_its_cause(cli: Cli) -> None:
     source = (cli.plugins / "fakeplug.py").read_text()
     (cli.plugins / "fakeplug.py").write_text("AIPG_HOOK_API = 7\n" + source)
     (failure,) = cli.json("plugins")["failures"]
-    assert (failure["hookApi"], failure["stage"], failure["cause"]) == ([7], "validate", "PluginError")
+    assert (failure["hookApi"], failure["stage"], failure["cause"]) == (
+        [7],
+        "validate",
+        "PluginError",
+    )
     assert "built for hook API 7" in cli.run("plugins").stdout
 
 

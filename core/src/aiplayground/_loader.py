@@ -85,6 +85,14 @@ class PluginSet:
     disabled: tuple[str, ...]
     manager: pluggy.PluginManager = field(repr=False)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all plugins that were found, in use or not."""
+        return [each.name for each in self.loaded] + [
+            *(each.name for each in self.failures),
+            *self.disabled,
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -185,7 +193,8 @@ def _load_one(
     candidate: _Candidate, manager: pluggy.PluginManager, claimed: dict[str, _Candidate]
 ) -> LoadedPlugin | PluginFailure:
     began = time.perf_counter()
-    stage, numbers = "import", ()
+    stage = "import"
+    numbers: tuple[int, ...] = ()
     try:
         _claim(f"plugin '{candidate.name}'", candidate, claimed)
         point = candidate.entry_point

@@ -35,18 +35,20 @@ class Outcome:
 def disable(app: App, name: str) -> Outcome:
     """Add a plugin to `plugins.deny`. Raises `InvalidParameters` for one that is not there."""
     plugins = discover(app)
-    _check_name(name, _names(plugins))
+    _check_name(name, plugins.names)
     denied = list(load_layers(app.paths).kernel().plugins.deny)
     if name in denied:
         return Outcome(f"{name} is turned off already.", {}, str(app.paths.config_file))
-    follows = f"{name} will not load from the next start on; it stays installed.{_lost(plugins, name)}"
+    follows = (
+        f"{name} will not load from the next start on; it stays installed.{_lost(plugins, name)}"
+    )
     return _write(app, {"plugins.deny": [*denied, name]}, follows)
 
 
 def enable(app: App, name: str) -> Outcome:
     """Take a plugin out of `plugins.deny`, and add it to `plugins.allow` where that is set."""
     now = load_layers(app.paths).kernel().plugins
-    _check_name(name, [*_names(discover(app)), *now.deny])
+    _check_name(name, [*discover(app).names, *now.deny])
     changes: dict[str, list[str]] = {}
     if name in now.deny:
         changes["plugins.deny"] = [each for each in now.deny if each != name]
@@ -55,11 +57,6 @@ def enable(app: App, name: str) -> Outcome:
     if not changes:
         return Outcome(f"{name} is not turned off.", {}, str(app.paths.config_file))
     return _write(app, changes, f"{name} will load from the next start on.")
-
-
-def _names(plugins: PluginSet) -> list[str]:
-    found = [each.name for each in (*plugins.loaded, *plugins.failures)]
-    return [*found, *plugins.disabled]
 
 
 def _check_name(name: str, known: Sequence[str]) -> None:

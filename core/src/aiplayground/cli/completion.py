@@ -58,9 +58,7 @@ def complete_plugin(ctx: click.Context, _: click.Parameter, word: str) -> list[C
     """Complete the name of a plugin, whether or not it loads."""
     from ._discovery import discover
 
-    plugins = discover(_app(ctx))
-    found = [each.name for each in (*plugins.loaded, *plugins.failures)]
-    return _items([*found, *plugins.disabled], word)
+    return _items(discover(_app(ctx)).names, word)
 
 
 def complete_setting(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:

@@ -38,13 +38,11 @@ def new(app: App, name: str, manifest: bool, directory: Path | None) -> None:
 
     from ._discovery import discover
 
-    plugins = discover(app)
-    taken = [each.name for each in (*plugins.loaded, *plugins.failures)]
     package = write_package(
         name,
         directory,
         kind=Kind.MANIFEST if manifest else Kind.PYTHON,
-        taken=[*taken, *plugins.disabled],
+        taken=discover(app).names,
     )
     files = [str(file) for file in package.files]
     if app.json:

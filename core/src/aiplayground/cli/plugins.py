@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def command(ctx: click.Context) -> None:
     """List the plugins, and turn them off and on.
 
-    What is wrong with one is said below: it is left out and the rest works. The settings `plugins.allow` and
-    `plugins.deny` say which ones may load; `disable` and `enable` write them.
+    One that fails is left out, and the rest works. The settings `plugins.allow` and `plugins.deny`
+    say which ones may load; `disable` and `enable` write them.
     """
     if ctx.invoked_subcommand is not None:
         return

@@ -1,0 +1,60 @@
+"""What `aipg plugin new` writes builds, installs, answers, and passes the conformance kit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from tests.packaging.conftest import ROOT, CleanEnvironment
+
+from aiplayground._scaffold import Kind, write_package
+
+KINDS = [Kind.PYTHON]
+
+
+@pytest.fixture(params=KINDS)
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return write_package("my-backend", tmp_path / "project", kind=request.param).folder
+
+
+def test_it_builds_installs_and_answers(
+    project: Path, build: Callable[[Path], Path], clean: CleanEnvironment
+) -> None:
+    clean.install(build(project))
+    (plugin,) = json.loads(clean.aipg("plugins", "--json"))["plugins"]
+    assert (plugin["name"], plugin["version"]) == ("my-backend", "0.1.0")
+    assert plugin["services"] == ["my-backend"]
+    answer = clean.aipg("chat", "-m", "my-backend-echo", "Pieces of eight")
+    assert answer.strip() == "Pieces of eight"
+
+
+def test_what_is_generated_is_typed_and_formatted(project: Path) -> None:
+    for command in (
+        ["mypy", "--strict", "--config-file", "/dev/null", "src"],
+        ["ruff", "check", "--config", str(ROOT / "pyproject.toml"), "."],
+        ["ruff", "format", "--check", "--config", str(ROOT / "pyproject.toml"), "."],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+if find_spec("aiplayground.testing") is not None:
+
+    def test_it_passes_the_conformance_kit_as_generated(
+        project: Path, build: Callable[[Path], Path], clean: CleanEnvironment
+    ) -> None:
+        clean.install(build(project))
+        done = clean.run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(project))
+        assert done.returncode == 0, done.stdout + done.stderr
