@@ -20,6 +20,8 @@ PROJECTS = {
     "aiplayground_guide": ROOT / "plugins/guide",
 }
 HERE_HAS_PIP = find_spec("pip") is not None
+KIT = find_spec("aiplayground.testing") is not None
+"""Whether this kernel has the conformance kit: packages are then held to it."""
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +82,10 @@ class CleanEnvironment:
         """Run the installed command and return what it printed."""
         return self._checked([str(self.python.with_name("aipg")), *arguments])
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the environment's Python."""
-        return self._run([str(self.python), *arguments])
+    def passes(self, tests: Path) -> None:
+        """Run a package's own tests; they must pass."""
+        argv = [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+        assert "passed" in self._checked(argv)
 
     def _checked(self, argv: list[str]) -> str:
         done = self._run(argv)
