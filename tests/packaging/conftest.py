@@ -19,6 +19,10 @@ PROJECTS = {
     "aiplayground_llamacpp": ROOT / "plugins/llamacpp",
     "aiplayground_guide": ROOT / "plugins/guide",
 }
+MANIFESTS = find_spec("aiplayground.manifest") is not None
+"""Whether this kernel reads backends without Python."""
+LONGEST = 250
+"""Seconds after which a command in a clean environment counts as hung."""
 HERE_HAS_PIP = find_spec("pip") is not None
 KIT = find_spec("aiplayground.testing") is not None
 """Whether this kernel has the conformance kit: packages are then held to it."""
@@ -101,7 +105,7 @@ class CleanEnvironment:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=LONGEST,
             check=False,
         )
 

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.packaging.conftest import KIT, ROOT, CleanEnvironment
+from tests.packaging.conftest import KIT, MANIFESTS, ROOT, CleanEnvironment
 
 from aiplayground._scaffold import Kind, write_package
 
-KINDS = [Kind.PYTHON]
+NEEDS_MANIFESTS = pytest.mark.skipif(not MANIFESTS, reason="this kernel reads no manifests")
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[Kind.PYTHON, pytest.param(Kind.MANIFEST, marks=NEEDS_MANIFESTS)])
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write_package("my-backend", tmp_path / "project", kind=request.param).folder
 
@@ -30,11 +30,21 @@ def test_it_builds_installs_and_answers(
     assert plugin["services"] == ["my-backend"]
     answer = clean.aipg("chat", "-m", "my-backend-echo", "Pieces of eight")
     assert answer.strip() == "Pieces of eight"
-    if KIT:
-        clean.passes(project)
 
 
-def test_what_is_generated_is_typed_and_formatted(project: Path) -> None:
+@pytest.mark.full
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not KIT, reason="this kernel has no conformance kit")
+def test_it_passes_the_conformance_kit_as_generated(
+    project: Path, build: Callable[[Path], Path], clean: CleanEnvironment
+) -> None:
+    clean.install(build(project))
+    clean.passes(project)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_is_generated_is_typed_and_formatted(tmp_path: Path, kind: Kind) -> None:
+    project = write_package("my-backend", tmp_path / "project", kind=kind).folder
     for command in (
         ["mypy", "--strict", "--config-file", "/dev/null", "src"],
         ["ruff", "check", "--config", str(ROOT / "pyproject.toml"), "."],

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.packaging.conftest import KIT, ROOT, CleanEnvironment
+import pytest
+from tests.packaging.conftest import KIT, MANIFESTS, ROOT, CleanEnvironment
 
 PAGE = ROOT / "docs" / "writing-a-backend.md"
 PAGES = [PAGE, ROOT / "docs" / "middleware.md"]
@@ -54,8 +55,30 @@ def test_the_backend_in_python(
     project = written(printed("Test it"), tmp_path / "project")
     assert (project / "tests/test_conformance.py").is_file()
     clean.passes(project / "tests/test_parrot.py")
-    if KIT:
-        clean.passes(project / "tests/test_conformance.py")
+
+
+@pytest.mark.skipif(not MANIFESTS, reason="this kernel reads no manifests")
+def test_the_backend_without_python(
+    tmp_path: Path, build: Callable[[Path], Path], clean: CleanEnvironment
+) -> None:
+    files = printed("A backend without Python")
+    assert set(files) == {"pyproject.toml", "src/mynah/aiplayground.toml"}
+    assert lines(files, ".toml") <= 20
+    clean.install(build(written(files, tmp_path / "project")))
+    (plugin,) = json.loads(clean.aipg("plugins", "--json"))["plugins"]
+    assert (plugin["name"], plugin["services"]) == ("mynah", ["mynah"])
+    assert clean.aipg("chat", "-m", "hill", "Pieces of eight").strip() == "Pieces of eight"
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(not KIT, reason="this kernel has no conformance kit")
+def test_the_backend_in_python_passes_the_conformance_kit(
+    tmp_path: Path, build: Callable[[Path], Path], clean: CleanEnvironment
+) -> None:
+    project = written(printed("A backend in Python"), tmp_path / "project")
+    clean.install(build(project))
+    clean.passes(written(printed("Test it"), project) / "tests/test_conformance.py")
 
 
 def test_the_other_python_on_the_page_works() -> None:

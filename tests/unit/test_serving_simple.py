@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import sys
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
 from tests.fakes import collect, question
 
 from aiplayground.errors import InvalidParameters, ServiceNotAvailable
+from aiplayground.serving import simple
 from aiplayground.serving.engine import Engine
 from aiplayground.serving.simple import FunctionEngine, echo, text_of
 from aiplayground.types import ChatRequest, CompletionRequest
@@ -103,3 +105,16 @@ async def test_there_is_nothing_to_load() -> None:
 )
 def test_the_text_of_a_message(content: object, text: str) -> None:
     assert text_of(content).split() == text.split()
+
+
+def test_the_program_serves_the_echo_by_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[FunctionEngine] = []
+
+    def run(factory: Callable[[dict[str, object]], FunctionEngine]) -> None:
+        served.append(factory({}))
+
+    monkeypatch.setattr(simple, "run", run)
+    for argv in (["simple", "--port", "1"], ["simple", "--port", "1", "--name", "polly"]):
+        monkeypatch.setattr(sys, "argv", argv)
+        simple.main()
+    assert [each.loaded.name for each in served if each.loaded] == ["echo", "polly"]

@@ -5,12 +5,13 @@
 
     serve(answer, model="hello")
 
-`python -m aiplayground.serving.simple --port N` serves the model `echo`, which repeats what it is
-told.
+`python -m aiplayground.serving.simple --port N` is such a worker: it serves the model `echo` (or
+`--name NAME`), which repeats what it is told.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
@@ -130,5 +131,13 @@ async def echo(request: ChatRequest) -> AsyncGenerator[str, None]:
         yield word + " "
 
 
+def main() -> NoReturn:
+    """Serve the echo, as a model of the name that `--name` gives."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--name", default="echo")
+    options, _ = parser.parse_known_args()
+    serve(echo, model=options.name)
+
+
 if __name__ == "__main__":
-    serve(echo, model="echo")
+    main()
