@@ -124,6 +124,7 @@ def test_what_is_above_the_file_is_told(cli: Cli) -> None:
         ("[plugins]\ndeny = [1]", None),
         ("[plugins]\nbanana = ['a']", None),
         ("plugins = 3", None),
+        ("[attach]\nx = 'http://127.0.0.1:1'\n[plugins]\ndeny = []", None),
         ("not TOML", None),
     ],
 )

@@ -103,7 +103,7 @@ def _plain_limits(paths: Paths, environ: Mapping[str, str]) -> dict[str, list[st
     Validating all settings would take longer than discovery: this is what `aipg plugins` and an
     unknown command wait for.
     """
-    if any(name.upper().startswith("AIPG_PLUGINS__") for name in environ):
+    if any(name.upper().startswith(("AIPG_PLUGINS__", "AIPG_ATTACH__")) for name in environ):
         return None
     limits: dict[str, list[str]] = {}
     for file in (paths.system_config, paths.config_file):
@@ -120,12 +120,14 @@ def _plugins_table(file: Path) -> dict[str, Any]:
 
     try:
         # Editors on Windows put a byte order mark in front.
-        table = tomllib.loads(file.read_text(encoding="utf-8-sig")).get("plugins", {})
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError):
         return {"": None}
-    return table if isinstance(table, dict) else {"": None}
+    table = document.get("plugins", {})
+    # Addresses under `attach` are backends, too, so all of the settings are needed.
+    return table if isinstance(table, dict) and "attach" not in document else {"": None}
 
 
 def _is_plain(key: str, value: Any) -> bool:
