@@ -28,7 +28,7 @@ from aiplayground._loader import load_plugins
 from aiplayground.errors import InvalidParameters, PluginError
 from aiplayground.hookspecs import hookimpl
 from aiplayground.kernel import Kernel
-from aiplayground.middleware import RequestCall, compose_request
+from aiplayground.middleware import Middleware, RequestCall, compose_request
 from aiplayground.specs import Capability
 from aiplayground.types import ChatChunk, ChatRequest, Embeddings, EmbedRequest, Usage
 
@@ -385,6 +385,35 @@ async def test_the_outer_one_sees_what_the_inner_one_refuses(
         with pytest.raises(BudgetExceeded):
             await ask(running)
     assert len(lines.lines) == 2, "the other way round it is never asked"
+
+
+async def test_the_order_of_plugins_is_that_of_layers(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Notes(Middleware):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def chunk(self, call: RequestCall, item: ChatChunk) -> ChatChunk:
+            seen.append(self.name)
+            return item
+
+    class BringsFirst(Brings):
+        @hookimpl(tryfirst=True)
+        def register_middleware(self) -> Sequence[object]:
+            return self.middleware
+
+    engine = Engine()
+    engine.words = []
+    plugins = {
+        "engine": engine,
+        "z": Brings(Notes("z1"), Notes("z2")),
+        "a": Brings(Notes("a")),
+        "first": BringsFirst(Notes("first")),
+    }
+    async with Kernel(home=tmp_path, plugins=plugins, discover=False, environ={}) as running:
+        await ask(running)
+    assert seen == ["a", "z2", "z1", "first"], "an answer passes the innermost first"
 
 
 async def test_a_defect_of_one_names_it_and_still_books(tmp_path: Path, ledger: Ledger) -> None:

@@ -17,8 +17,13 @@ NEEDS_MANIFESTS = pytest.mark.skipif(not MANIFESTS, reason="this kernel reads no
 
 
 @pytest.fixture(params=[Kind.PYTHON, pytest.param(Kind.MANIFEST, marks=NEEDS_MANIFESTS)])
-def project(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return write_package("my-backend", tmp_path / "project", kind=request.param).folder
+def project(request: pytest.FixtureRequest, tmp_path: Path, clean: CleanEnvironment) -> Path:
+    """What the installed command writes: its templates come out of the wheel."""
+    folder = tmp_path / "project"
+    options = ["--manifest"] if request.param is Kind.MANIFEST else []
+    told = clean.aipg("plugin", "new", "my-backend", *options, "--directory", str(folder))
+    assert f"pip install -e '{folder}[test]'" in told
+    return folder
 
 
 def test_it_builds_installs_and_answers(

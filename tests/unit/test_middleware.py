@@ -225,6 +225,29 @@ async def test_a_middleware_may_answer_itself_and_the_engine_is_never_asked() ->
     assert engine.asked == []
 
 
+async def test_a_cancelled_step_is_cancelled_through_every_layer() -> None:
+    notes: list[str] = []
+    begun = asyncio.Event()
+
+    async def run() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    class Settles(Middleware):
+        async def lifecycle(self, call: LifecycleCall, proceed: Any) -> None:
+            try:
+                await proceed()
+            finally:
+                notes.append("settled")
+
+    task = asyncio.ensure_future(compose_lifecycle([Settles(), Settles()], START, run)())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert notes == ["settled", "settled"]
+
+
 class Broken:
     async def lifecycle(self, call: LifecycleCall, proceed: Callable[[], Awaitable[None]]) -> None:
         raise ZeroDivisionError("lifecycle")

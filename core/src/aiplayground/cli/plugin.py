@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -52,6 +53,6 @@ def new(app: App, name: str, manifest: bool, directory: Path | None) -> None:
     for file in files:
         say(f"  {file}")
     say("Next:")
-    say(f"  pip install -e '{package.folder}[test]'")
+    say(f"  pip install -e {shlex.quote(f'{package.folder}[test]')}")
     say(f"  aipg chat -m {package.model} Hello")
-    say(f"  python -m pytest {package.folder}")
+    say(f"  python -m pytest {shlex.quote(str(package.folder))}")
