@@ -16,6 +16,8 @@ from typing import Any
 import click
 
 from aiplayground import errors, events, hookspecs, states
+from aiplayground._deprecations import DEPRECATIONS
+from aiplayground._hook_api import CHANGES, OLDEST
 from aiplayground._loader import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
 from aiplayground.cli.root import root
 from aiplayground.settings import KernelSettings, ServiceSettings, settings_class
@@ -41,8 +43,27 @@ def hooks() -> str:
             yield f"## `{name}`"
             yield f"```python\n{_signature(name, signature, kind)}\n```"
             yield f"*{kind}*. {inspect.getdoc(function)}"
+        yield "## Versions of the contract"
+        yield "\n".join(_versions())
+        yield "## Deprecated"
+        yield "\n".join(_deprecated()) or "Nothing is deprecated."
 
     return page("Hooks", inspect.getdoc(hookspecs) or "", parts())
+
+
+def _versions() -> Iterator[str]:
+    yield (
+        f"This kernel has hook API {hookspecs.HOOK_API} and takes plugins from {OLDEST} on.\n\n"
+        "- 1: the first contract."
+    )
+    for change in CHANGES:
+        breaks = " Plugins from before that have this hook do not run." if change.breaks else ""
+        yield f"- {change.number}, `{change.hook}`: {change.text}{breaks}"
+
+
+def _deprecated() -> Iterator[str]:
+    for each in DEPRECATIONS:
+        yield f"- `{each.name}` since {each.since}, goes with {each.removal}: use {each.instead}."
 
 
 def _signature(name: str, signature: inspect.Signature, kind: str) -> str:

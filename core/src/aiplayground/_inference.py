@@ -164,9 +164,12 @@ class Inference:
         service, model = await self.resolve(request.model)
         _check_capability(service, Capability.EMBEDDING)
         _check_parameters(service, request)
+        found: Embeddings | None = None
         async with aclosing(self._run(service, "embed", request, model.name)) as items:
             async for item in items:
-                return item  # type: ignore[no-any-return]  # what the hook returns
+                found = item  # read to the end: middleware must not take this for a caller gone
+        if found is not None:
+            return found
         raise ServiceFailed(
             f"{service.name} returned no embeddings: a middleware dropped them.",
             failure=FailureClass.PLUGIN,

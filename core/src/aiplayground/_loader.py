@@ -16,7 +16,9 @@ from typing import Any
 
 import pluggy
 
-from . import hookspecs
+from . import __version__, hookspecs
+from ._deprecations import hook_notes
+from ._hook_api import judge, stated
 from .errors import PluginError
 from .hookspecs import ENTRY_POINT_GROUP, PROJECT
 from .specs import BackendSpec
@@ -41,19 +43,27 @@ COROUTINE_HOOKS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginFailure:
-    """A plugin that could not be used, and why; `stage` is `import`, `validate` or `backend`."""
+    """A plugin that could not be used, and why; `stage` is `import`, `validate` or `backend`.
+
+    `hook_api`: the numbers of the contract that it was built for; empty if that is not known.
+    """
 
     name: str
     distribution: str
     version: str
     stage: str
     message: str
+    hook_api: tuple[int, ...] = ()
     error: BaseException | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedPlugin:
-    """A plugin in use; `seconds` is what loading it took."""
+    """A plugin in use; `seconds` is what loading it took.
+
+    `hook_api`: the numbers of the contract that it was built for. `notes`: what its author should
+    know: changes of the contract since, and deprecated hooks.
+    """
 
     name: str
     plugin: Any = field(repr=False)
@@ -62,6 +72,8 @@ class LoadedPlugin:
     hooks: tuple[str, ...]
     backends: tuple[BackendSpec, ...]
     seconds: float
+    hook_api: tuple[int, ...] = (hookspecs.HOOK_API,)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +84,14 @@ class PluginSet:
     failures: tuple[PluginFailure, ...]
     disabled: tuple[str, ...]
     manager: pluggy.PluginManager = field(repr=False)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all plugins that were found, in use or not."""
+        return [each.name for each in self.loaded] + [
+            *(each.name for each in self.failures),
+            *self.disabled,
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +106,16 @@ class _Candidate:
     def origin(self) -> str:
         return f"{self.distribution} {self.version}".strip() or "the embedding program"
 
-    def failure(self, stage: str, message: str, error: BaseException | None) -> PluginFailure:
+    def failure(
+        self, stage: str, message: str, error: BaseException, hook_api: tuple[int, ...]
+    ) -> PluginFailure:
         return PluginFailure(
             name=self.name,
             distribution=self.distribution,
             version=self.version,
             stage=stage,
             message=message,
+            hook_api=hook_api,
             error=error,
         )
 
@@ -171,11 +194,14 @@ def _load_one(
 ) -> LoadedPlugin | PluginFailure:
     began = time.perf_counter()
     stage = "import"
+    numbers: tuple[int, ...] = ()
     try:
         _claim(f"plugin '{candidate.name}'", candidate, claimed)
         point = candidate.entry_point
         plugin = candidate.plugin if point is None else point.load()
         stage = "validate"
+        numbers = stated(plugin)
+        notes = _check_hook_api(plugin, numbers)
         hooks = _validate(plugin)
         manager.register(plugin, candidate.name)
         _check_registered(plugin, hooks, manager)
@@ -188,7 +214,7 @@ def _load_one(
     except BaseException as error:  # noqa: BLE001  # SystemExit at import must not end the kernel
         for what in [what for what, holder in claimed.items() if holder is candidate]:
             del claimed[what]  # another plugin may have what this one cannot use
-        return candidate.failure(stage, _explain(candidate, stage, error), error)
+        return candidate.failure(stage, _explain(candidate, stage, error), error, numbers)
     return LoadedPlugin(
         name=candidate.name,
         plugin=plugin,
@@ -197,6 +223,8 @@ def _load_one(
         hooks=tuple(sorted(hooks)),
         backends=backends,
         seconds=time.perf_counter() - began,
+        hook_api=numbers,
+        notes=(*notes, *hook_notes(hooks, f"{candidate.name} ({candidate.origin})")),
     )
 
 
@@ -210,9 +238,30 @@ def _explain(candidate: _Candidate, stage: str, error: BaseException) -> str:
     }
     return (
         f"{candidate.name} ({candidate.origin}): {doing[stage]} raised "
-        f"{type(error).__name__}: {error}. Update or uninstall that distribution, "
-        f"or name the plugin in the setting 'plugins.deny'."
+        f"{type(error).__name__}: {error}.{_asked_for(candidate, error)} Update or uninstall that "
+        f"distribution, or name the plugin in the setting 'plugins.deny', as "
+        f"`aipg plugins disable {candidate.name}` does."
     )
+
+
+def _asked_for(candidate: _Candidate, error: BaseException) -> str:
+    """Say which kernel a plugin asks for that misses something of this one."""
+    missing = error.name or "" if isinstance(error, ImportError) else ""
+    dist = candidate.entry_point.dist if candidate.entry_point else None
+    if dist is None or missing.partition(".")[0] != PROJECT:
+        return ""
+    asked = [one for one in dist.requires or () if re.split(r"[^\w-]", one)[0] == PROJECT]
+    wants = f" It asks for {asked[0]}." if asked else ""
+    return f"{wants} This is {PROJECT} {__version__} with hook API {hookspecs.HOOK_API}."
+
+
+def _check_hook_api(plugin: Any, numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """Return what the author of a plugin for another contract is told; raise if it cannot run."""
+    marked = _implementations(plugin)
+    verdict = judge(numbers, {options.get("specname") or name for name, _, options in marked})
+    if not verdict.usable:
+        raise PluginError(" ".join(verdict.notes))
+    return verdict.notes
 
 
 def _claim(what: str, candidate: _Candidate, claimed: dict[str, _Candidate]) -> None:

@@ -5,6 +5,11 @@ the group `aiplayground.plugins`. It takes only the arguments that it needs. The
 hooks of one backend through its router and never broadcasts them; it awaits coroutines, iterates
 generators, and owns every deadline. An error that leaves a hook is given the plugin's name and
 the hook's; raise those of `aiplayground.errors` to choose the code that the caller sees.
+
+The contract has a number. A plugin states the one that it was built for: `AIPG_HOOK_API = 1` in
+its module, or a tuple of several. Where nothing that it uses has changed in a breaking way it
+runs with a newer kernel, and `aipg plugins` says what its author should know; else it is left
+out, with what changed.
 """
 
 from __future__ import annotations

@@ -153,6 +153,9 @@ class Kernel:
         self._inference = Inference(self._host, self._services)
         for failure in self.plugins.failures:
             logs.service(KERNEL_LOG).logger.error("%s", failure.message)
+        for plugin in self.plugins.loaded:
+            for note in plugin.notes:
+                logs.service(KERNEL_LOG).logger.warning("%s: %s", plugin.name, note)
         await asyncio.gather(*(service.open() for service in self._services.values()))
         atexit.register(self._at_exit)
         self._stack.callback(atexit.unregister, self._at_exit)

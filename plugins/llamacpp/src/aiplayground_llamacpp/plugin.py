@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from aiplayground.context import ServiceContext
     from aiplayground.types import ModelInfo
 
+AIPG_HOOK_API = 1
+
 
 @hookimpl
 def backend() -> BackendSpec:
