@@ -64,6 +64,7 @@ class RuntimeNote:
         self._gateway = gateway
         self._written = kernel.exclusive
         self._folder = kernel.paths.runtime
+        self._state = kernel.paths.state
 
     def write(self) -> None:
         """Write the files, readable for the user alone. Blocks."""
@@ -79,6 +80,8 @@ class RuntimeNote:
             "link": link,
             "started": time.time(),
         }
+        if self._gateway.rules.api_key is not None:
+            told["api_key_file"] = str(self._state / API_KEY_FILE)
         write_private(self._folder / RUNTIME_FILE, json.dumps(told))
 
     def remove(self) -> None:
