@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import catalogue, documented, schemas
+from . import catalogue, dialects, documented, media, schemas
 from .access import Access
 from .control import tail_of
 from .dispatch import CHAT, COMPLETION, EMBEDDING, Kind
@@ -21,7 +21,13 @@ EVENTS = "text/event-stream"
 
 def endpoints(gateway: Gateway) -> list[Endpoint]:
     """Return the endpoints of a gateway."""
-    return [*_documented(gateway), *_openai(gateway), *_control(gateway), *_about(gateway)]
+    return [
+        *_documented(gateway),
+        *_openai(gateway),
+        *_media(gateway),
+        *_control(gateway),
+        *_about(gateway),
+    ]
 
 
 def _documented(gateway: Gateway) -> Iterator[Endpoint]:
@@ -62,6 +68,47 @@ def _openai(gateway: Gateway) -> Iterator[Endpoint]:
             method="POST",
             path=kind.path,
             handler=partial(_serve, gateway, kind),
+            summary=summary,
+            dialect="openai",
+            body=body,
+        )
+    yield Endpoint(
+        method="POST",
+        path="/v1/responses",
+        handler=partial(dialects.serve_responses, gateway.dispatch),
+        summary="Answer, in the form of OpenAI's Responses API.",
+        dialect="openai",
+        body=schemas.RESPONSES,
+    )
+    yield Endpoint(
+        method="POST",
+        path="/v1/messages",
+        handler=partial(dialects.serve_messages, gateway.dispatch),
+        summary="Answer, in the form of Anthropic's API.",
+        dialect="anthropic",
+        body=schemas.MESSAGES,
+    )
+    yield Endpoint(
+        method="POST",
+        path="/v1/messages/count_tokens",
+        handler=partial(dialects.count_tokens, gateway.dispatch),
+        summary="Count the tokens of a prompt.",
+        dialect="anthropic",
+        body=schemas.TOKENS,
+    )
+
+
+def _media(gateway: Gateway) -> Iterator[Endpoint]:
+    for path, handler, summary, body in (
+        ("/v1/images/generations", media.images, "Make pictures.", schemas.IMAGES),
+        ("/v1/audio/speech", media.speech, "Speak a text.", schemas.SPEECH),
+        ("/v1/audio/transcriptions", media.transcriptions, "Write down what is said.", None),
+        ("/v1/rerank", media.rerank, "Order documents by a query.", schemas.RERANK),
+    ):
+        yield Endpoint(
+            method="POST",
+            path=path,
+            handler=partial(handler, gateway.dispatch),
             summary=summary,
             dialect="openai",
             body=body,
@@ -128,6 +175,12 @@ def _about(gateway: Gateway) -> Iterator[Endpoint]:
         summary="Figures in Prometheus's text format.",
         answer="text/plain",
     )
+    yield Endpoint(
+        method="GET",
+        path="/openapi.json",
+        handler=partial(_describe, gateway),
+        summary="This document.",
+    )
 
 
 async def _serve(gateway: Gateway, kind: Kind, exchange: Exchange) -> None:
@@ -143,3 +196,9 @@ async def _log(gateway: Gateway, exchange: Exchange, service: str) -> None:
 
 async def _events(gateway: Gateway, exchange: Exchange) -> None:
     await gateway.dispatch.delivery(exchange).run(gateway.control.events())
+
+
+async def _describe(gateway: Gateway, exchange: Exchange) -> None:
+    from .openapi import document
+
+    await exchange.reply_json(200, document(gateway.table.endpoints))

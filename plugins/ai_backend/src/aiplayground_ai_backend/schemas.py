@@ -52,18 +52,28 @@ RESPONSES = _object(
     stream=_FLAG,
     max_output_tokens=_COUNT,
 )
+_TURNS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": _object(
+        ["role", "content"], role={"enum": ["user", "assistant"]}, content={"type": "string"}
+    ),
+}
 MESSAGES = _object(
     ["model", "messages", "max_tokens"],
     model=_TEXT,
-    messages={
-        "type": "array",
-        "minItems": 1,
-        "items": _object(
-            ["role", "content"], role={"enum": ["user", "assistant"]}, content={"type": "string"}
-        ),
-    },
+    messages=_TURNS,
     max_tokens=_COUNT,
     stream=_FLAG,
+)
+TOKENS = _object(["model", "messages"], model=_TEXT, messages=_TURNS)
+IMAGES = _object(["prompt"], model=_TEXT, prompt=_TEXT, n=_COUNT, size={"type": "string"})
+SPEECH = _object(["input"], model=_TEXT, input=_TEXT, voice={"type": "string"})
+RERANK = _object(
+    ["query", "documents"],
+    model=_TEXT,
+    query={"type": "string"},
+    documents={"type": "array", "items": {"type": "string"}, "minItems": 1},
 )
 CHECK_MODEL = _object(
     ["data"], data=_object(["repo", "filename"], repo=_TEXT, filename={"type": "string"})
