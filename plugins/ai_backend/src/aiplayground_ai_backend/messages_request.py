@@ -25,7 +25,7 @@ from .translation import (
 _SAME = ("model", "max_tokens", "temperature", "top_k", "top_p", "stream")
 _KNOWN = frozenset(
     {*_SAME, "messages", "metadata", "service_tier", "stop_sequences", "system", "thinking"}
-    | {"tool_choice", "tools", "inference_geo", "cache_control"}
+    | {"tool_choice", "tools", "inference_geo", "cache_control", "output_config"}
 )
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
@@ -47,6 +47,7 @@ def to_chat(fields: Fields, parameters: frozenset[str]) -> dict[str, Any]:
         chat["tools"] = [_tool(each) for each in as_objects(tools, "tools")]
     _choose(chat, fields.get("tool_choice"))
     _think(chat, fields.get("thinking"), parameters)
+    _form(chat, fields.get("output_config"))
     return chat
 
 
@@ -141,3 +142,16 @@ def _think(chat: dict[str, Any], thinking: Any, parameters: frozenset[str]) -> N
         chat["chat_template_kwargs"] = {"enable_thinking": wanted}
     elif wanted:
         raise refuse("thinking", "cannot be turned on with this backend")
+
+
+def _form(chat: dict[str, Any], config: Any) -> None:
+    if config is None:
+        return
+    if not isinstance(config, dict) or config.get("effort") is not None:
+        raise refuse("output_config", "may have a format, and no effort")
+    form = config.get("format")
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        schema = {"name": "answer", "schema": form.get("schema"), "strict": True}
+        chat["response_format"] = {"type": "json_schema", "json_schema": schema}
+    elif form is not None:
+        raise refuse("output_config", "has a format that is no json_schema")
