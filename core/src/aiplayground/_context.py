@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from ._worker import Worker
     from .context import WorkerHandle
     from .errors import AIPlaygroundError
+    from .kernel import Kernel
     from .models import LocalModel
     from .specs import LaunchSpec
 
@@ -61,6 +63,11 @@ class Context:
         return self._service.pool.workers
 
     @property
+    def kernel(self) -> Kernel:
+        """The kernel itself."""
+        return self._service.host.kernel
+
+    @property
     def http(self) -> httpx.AsyncClient:
         """An HTTP client for talking to workers."""
         return self._service.host.http()
@@ -68,6 +75,14 @@ class Context:
     async def spawn(self, spec: LaunchSpec) -> Worker:
         """Launch a worker, wait until it is ready, and supervise it from then on."""
         return await self._service.pool.spawn(spec)
+
+    def bind(self, host: str = "127.0.0.1") -> socket.socket:
+        """Return a bound socket for what the service serves in this process."""
+        return self._service.pool.bind(host)
+
+    def serve(self, base_url: str, close: Callable[[], Awaitable[None]]) -> None:
+        """Say where the service answers in this process, until `close` is awaited."""
+        self._service.inside.open(base_url, close)
 
     async def end(self, worker: WorkerHandle) -> None:
         """End one worker and all that it started."""

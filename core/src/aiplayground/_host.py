@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import httpx
 
     from ._processes.ledger import Ledger
+    from .kernel import Kernel
     from .paths import Paths
     from .settings import KernelSettings, Layers
 
@@ -62,6 +63,7 @@ class Library:
 class Host:
     """The kernel as its services see it."""
 
+    kernel: Kernel
     settings: KernelSettings
     layers: Layers
     paths: Paths

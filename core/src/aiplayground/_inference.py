@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from .errors import (
     ServiceFailed,
     suggest,
 )
-from .middleware import RequestCall, compose_request
+from .leases import Lease
+from .middleware import RequestCall, compose_request, watches_requests
 from .specs import Capability
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ class Inference:
         raise self._unknown(name)
 
     def _unknown(self, name: str) -> ModelNotFound:
-        if not self._services:
+        if not any(each.spec.capabilities for each in self._services.values()):
             return ModelNotFound(
                 f"There is no model '{name}', because no backend is installed that could run one. "
                 f"{INSTALL_HINT}",
@@ -129,7 +131,7 @@ class Inference:
         own = [each for each in models if each.path not in packs]
         if own or models:
             return max(own or models, key=_age).name
-        if not self._services:
+        if not any(each.spec.capabilities for each in self._services.values()):
             raise ModelNotFound(f"No backend is installed that could run a model. {INSTALL_HINT}")
         raise ModelNotFound(
             "There is no language model here yet. Put a GGUF file into a models folder "
@@ -174,6 +176,25 @@ class Inference:
             f"{service.name} returned no embeddings: a middleware dropped them.",
             failure=FailureClass.PLUGIN,
         )
+
+    def passes_through(self, service: str, hook: str) -> bool:
+        """Say whether a request may go to the worker as it is: nothing of ours would look at it."""
+        found = self._services[service]
+        return (
+            found.spec.api == "openai"
+            and not self._host.router.implements(service, hook)
+            and not watches_requests(self._host.middleware)
+        )
+
+    @asynccontextmanager
+    async def lease(self, model: ModelInfo, capability: Capability) -> AsyncIterator[Lease]:
+        """Hold a model, and the answer in progress, for a request that goes to its worker."""
+        service = self._services[model.service]
+        _check_capability(service, capability)
+        ctx = Context(service)
+        async with self.using(service, model.name), service.streams.hold():
+            url = await ctx.endpoint(model.name)
+            yield Lease(service.name, model.name, url, partial(ctx.lost, url))
 
     async def _run(
         self, service: Service, hook: str, request: Any, model: str

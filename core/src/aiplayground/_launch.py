@@ -120,11 +120,20 @@ class Launcher:
     def _bind(self, spec: LaunchSpec, *, anywhere: bool) -> socket.socket:
         preferred = self.preferred_port if spec.primary and not anywhere else None
         fixed = self.fixed_port if spec.primary else None
+        return self._bind_port(spec.name, preferred, fixed)
+
+    def bind_primary(self, host: str) -> socket.socket:
+        """Bind the port of a primary worker, for what is served in this process."""
+        return self._bind_port("the service", self.preferred_port, self.fixed_port, host)
+
+    def _bind_port(
+        self, name: str, preferred: int | None, fixed: int | None, host: str = LOOPBACK
+    ) -> socket.socket:
         try:
-            return ports.bind(preferred, fixed=fixed)
+            return ports.bind(preferred, fixed=fixed, host=host)
         except OSError as error:
             raise ServiceFailed(
-                f"{self.service}: no port for {spec.name}"
+                f"{self.service}: no port for {name}"
                 f"{f' at {fixed}' if fixed else ''}: {error.strerror or error}. Set another port: "
                 f"aipg config set services.{self.service}.port PORT",
                 failure=FailureClass.PORT_TAKEN,

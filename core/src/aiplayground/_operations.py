@@ -101,6 +101,7 @@ class Operations:
 
     async def _take_down(self) -> None:
         try:
+            await self._service.inside.close(self._timeouts.hook)
             await self._service.pool.end_all()
         finally:
             await self.residency.clear("stopped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 from ._launch import Launcher
@@ -84,6 +85,10 @@ class WorkerPool:
     async def end_all(self) -> None:
         """End every worker."""
         await asyncio.gather(*(self.end(name) for name in list(self.workers)))
+
+    def bind(self, host: str) -> socket.socket:
+        """Return a bound socket on the port of a primary worker; raises `ServiceFailed`."""
+        return self._launcher.bind_primary(host)
 
     def kill_now(self) -> None:
         """End every worker at once, without the event loop."""

@@ -28,13 +28,14 @@ Report = Callable[[str, str, float], None]
 class Route:
     """One hook of one plugin, ready to be called with the specification's arguments."""
 
-    __slots__ = ("_blocked", "_invoke", "_is_coroutine", "hook", "plugin")
+    __slots__ = ("_blocked", "_invoke", "_is_coroutine", "default", "hook", "plugin")
 
     def __init__(
         self, plugin: str, hook: str, function: Callable[..., Any], report: Report
     ) -> None:
         self.plugin = plugin
         self.hook = hook
+        self.default = False
         self._invoke = _positional(hook, function)
         self._is_coroutine = inspect.iscoroutinefunction(function)
         # Made once: this object is passed on with every call and every chunk.
@@ -174,8 +175,14 @@ class Router:
             from ._openai import DEFAULTS
 
             route = Route(service, hook, DEFAULTS[hook], self._report_blocked)
+            route.default = True
             self._routes[service, hook] = route
         return route
+
+    def implements(self, service: str, hook: str) -> bool:
+        """Whether the backend brings the hook itself, so that the kernel's default is not used."""
+        route = self._routes.get((service, hook))
+        return route is not None and not route.default
 
     def everyone(self, hook: str) -> Iterator[Route]:
         """Yield each plugin's implementation of a hook that is asked of all."""

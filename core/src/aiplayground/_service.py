@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from ._inside import Inside
 from ._operations import Operations
 from ._pool import WorkerPool
 from ._streams import Streams
@@ -51,6 +53,7 @@ class Service:
         self.log = host.logs.service(spec.name)
         self.streams = Streams()
         self.ops = Operations(self)
+        self.inside = Inside(self.log.logger)
         self.pool = WorkerPool(spec, host, self.log, self._hear)
         self._installation = Installation.ABSENT
         self._runtime = Runtime.STOPPED
@@ -138,6 +141,7 @@ class Service:
         primary = self.pool.primary
         running = primary is not None and self._runtime is Runtime.RUNNING
         port = primary.port if running and primary else (self.pool.planned_port or 0)
+        base_url = self.inside.base_url or (f"http://127.0.0.1:{port}" if port else "")
         return ServiceInfo(
             name=self.name,
             title=self.spec.title,
@@ -145,8 +149,8 @@ class Service:
             runtime=self._runtime,
             desired=self._desired,
             start_tried=self._start_tried,
-            base_url=f"http://127.0.0.1:{port}" if port else "",
-            port=port,
+            base_url=base_url,
+            port=urlsplit(base_url).port or 0,
             version=self.ops.version,
             required=self.spec.required,
             error=self._error.to_dict() if self._error else None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from .errors import AIPlaygroundError, FailureClass, ServiceFailed
@@ -32,12 +33,25 @@ class _Stream:
             if self._task is not None and self._task.cancel():
                 self._cancelled_for = error
 
-    async def next(self, source: AsyncGenerator[Any, None], patience: float) -> Any:
-        """Return the next item, waiting at most `patience` seconds for it."""
+    def begin(self) -> int:
+        """Let an abort cancel the current task until `end`; returns what `end` is to be given."""
         if self._error is not None:
             raise self._error
         self._task = task = asyncio.current_task()
-        cancelling = task.cancelling() if task is not None else 0
+        return task.cancelling() if task is not None else 0
+
+    def end(self, cancelling: int) -> None:
+        """Raise the error of an abort if that is all that cancelled the task."""
+        task, self._task = self._task, None
+        error = self._cancelled_for
+        # Our own cancellation, whatever the source made of it. Were it more than that, the
+        # consumer itself was cancelled too, and stays so.
+        if error is not None and task is not None and task.uncancel() <= cancelling:
+            raise error from None
+
+    async def next(self, source: AsyncGenerator[Any, None], patience: float) -> Any:
+        """Return the next item, waiting at most `patience` seconds for it."""
+        cancelling = self.begin()
         deadline = asyncio.timeout(patience)
         try:
             async with deadline:
@@ -47,12 +61,7 @@ class _Stream:
                 raise  # a time-out of somebody else's
             raise _too_slow(patience) from None
         finally:
-            self._task = None
-            error = self._cancelled_for
-            # Our own cancellation, whatever the source made of it. Were it more than that, the
-            # consumer itself was cancelled too, and stays so.
-            if error is not None and task is not None and task.uncancel() <= cancelling:
-                raise error from None
+            self.end(cancelling)
 
 
 def _too_slow(patience: float) -> ServiceFailed:
@@ -78,9 +87,7 @@ class Streams:
         self, source: AsyncGenerator[Any, None], patience: float
     ) -> AsyncGenerator[Any, None]:
         """Yield the items of an answer, which counts as active meanwhile."""
-        stream = _Stream()
-        self._active.add(stream)
-        self._idle.clear()
+        stream = self._add()
         try:
             while True:
                 try:
@@ -92,9 +99,29 @@ class Streams:
             try:
                 await source.aclose()
             finally:
-                self._active.discard(stream)
-                if not self._active:
-                    self._idle.set()
+                self._discard(stream)
+
+    @asynccontextmanager
+    async def hold(self) -> AsyncIterator[None]:
+        """Count the block as an answer in progress; an abort cancels it and raises its error."""
+        stream = self._add()
+        cancelling = stream.begin()
+        try:
+            yield
+        finally:
+            self._discard(stream)
+            stream.end(cancelling)
+
+    def _add(self) -> _Stream:
+        stream = _Stream()
+        self._active.add(stream)
+        self._idle.clear()
+        return stream
+
+    def _discard(self, stream: _Stream) -> None:
+        self._active.discard(stream)
+        if not self._active:
+            self._idle.set()
 
     def abort(self, make_error: MakeError) -> None:
         """End every answer with an error of its own."""

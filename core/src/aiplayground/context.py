@@ -5,16 +5,18 @@ Backend authors type against these protocols; the kernel implements them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import logging
+    import socket
 
     import httpx
 
     from .errors import AIPlaygroundError
+    from .kernel import Kernel
     from .models import LocalModel
     from .specs import LaunchSpec
     from .status import WorkerInfo
@@ -81,6 +83,24 @@ class ServiceContext(Protocol):
     @property
     def http(self) -> httpx.AsyncClient:
         """An HTTP client for talking to workers; the kernel closes it."""
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel, for plugins that are doors onto it; its public methods are the interface."""
+
+    def bind(self, host: str = "127.0.0.1") -> socket.socket:
+        """Return a bound socket, not listening, for what the service serves in this process.
+
+        Its port is the one that the user fixed, else the preferred, else a free one. Raises
+        `ServiceFailed` if the fixed one is taken. The caller closes it.
+        """
+
+    def serve(self, base_url: str, close: Callable[[], Awaitable[None]]) -> None:
+        """Say that the service answers at `base_url` from inside the kernel's own process.
+
+        For a backend without a worker, in `start`: `base_url` shows as the service's address, and
+        the kernel awaits `close` when the service stops or its start fails.
+        """
 
     async def spawn(self, spec: LaunchSpec) -> WorkerHandle:
         """Launch a worker, wait until it is ready, and supervise it from then on.

@@ -11,8 +11,8 @@ import atexit
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -36,8 +36,9 @@ from .validation import parse, parse_generate
 if TYPE_CHECKING:
     import httpx
 
+    from .leases import Lease
     from .models import ModelProblem
-    from .specs import Health
+    from .specs import BackendSpec, Capability, Health
     from .status import ServiceInfo
     from .types import (
         ChatChunk,
@@ -87,7 +88,7 @@ class Kernel:
             deny=self.settings.plugins.deny,
         )
         self.id = uuid.uuid4().hex
-        self._exclusive = exclusive
+        self.exclusive = exclusive
         self._router = Router(self.plugins, self._on_blocked)
         self._bus = Bus(self._snapshot)
         self._services: dict[str, Service] = {}
@@ -123,7 +124,7 @@ class Kernel:
 
     async def _come_up(self) -> None:
         self.paths.ensure()
-        if self._exclusive:
+        if self.exclusive:
             self._stack.enter_context(HomeLock(self.paths))
         ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
         self._stack.push_async_callback(asyncio.to_thread, ledger.close)
@@ -135,6 +136,7 @@ class Kernel:
         self._stack.push_async_callback(self._close_http)
         self._logs = logs
         self._host = Host(
+            kernel=self,
             settings=self.settings,
             layers=self.layers,
             paths=self.paths,
@@ -286,6 +288,14 @@ class Kernel:
         answer: Health | None = await self._find(service).ops.health()
         return answer
 
+    def backend(self, service: str) -> BackendSpec:
+        """Return what a backend says of itself; raises `ServiceNotAvailable` for an unknown one."""
+        return self._find(service).spec
+
+    def routes(self) -> list[Any]:
+        """Return the HTTP routes that plugins bring, for whoever serves them."""
+        return self._brought("register_routes")
+
     def log(self, service: str = KERNEL_LOG) -> ServiceLog:
         """Return the log of a service, or the kernel's own."""
         return self._logs.service(service if service == KERNEL_LOG else self._find(service).name)
@@ -303,6 +313,32 @@ class Kernel:
     async def default_model(self) -> str:
         """Return the model that is meant when none is named; raises `ModelNotFound`."""
         return await self._inference.default_model()
+
+    async def find_model(self, name: str) -> ModelInfo:
+        """Return the model that a name means: `model`, or `backend/model`; raises `ModelNotFound`.
+
+        Raises `InvalidParameters` where two backends have one of that name.
+        """
+        self._refuse_when_closing()
+        return (await self._inference.resolve(name))[1]
+
+    def passes_through(self, service: str, hook: str) -> bool:
+        """Say whether requests for `hook` may go to the service's worker directly: see `lease`.
+
+        So it is where the worker speaks the OpenAI API, the plugin has no such hook of its own,
+        and no middleware looks at requests.
+        """
+        return self._inference.passes_through(self._find(service).name, hook)
+
+    @asynccontextmanager
+    async def lease(self, model: ModelInfo, capability: Capability) -> AsyncIterator[Lease]:
+        """Hold a model for a request that goes to its worker directly, starting what is needed.
+
+        `model` is from `find_model`. For services that `passes_through`.
+        """
+        self._refuse_when_closing()
+        async with self._inference.lease(model, capability) as lease:
+            yield lease
 
     async def unload(self, service: str, model: str) -> None:
         """Free a model's memory; refused while it is in use."""

@@ -110,6 +110,11 @@ async def _closing(
                     yield item
 
 
+def watches_requests(chain: Sequence[object]) -> bool:
+    """Whether any middleware looks at requests or at the chunks of answers."""
+    return any(_overrides(each, method) for each in chain for method in ("request", "chunk"))
+
+
 def compose_request(chain: Sequence[object], call: RequestCall, innermost: Proceed) -> Proceed:
     """Wrap `innermost` in each middleware that looks at requests or chunks."""
     proceed = innermost

@@ -28,6 +28,8 @@ def ending(app: App, call: Callable[[], Any]) -> int:
         return exits.INTERRUPTED
     except exits.Interrupted as interrupted:
         return interrupted.exit_code
+    except exits.NotRunning as error:
+        return _not_running(app, error)
     except BrokenPipeError:
         return _reader_gone()
     except click.ClickException as error:
@@ -42,6 +44,13 @@ def _reader_gone() -> int:
     # must not complain either.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return exits.ERROR
+
+
+def _not_running(app: App, error: exits.NotRunning) -> int:
+    from aiplayground.errors import ServiceNotAvailable
+
+    report(ServiceNotAvailable(str(error)), as_json=app.json)
+    return exits.NOT_RUNNING
 
 
 def _wrong_usage(app: App, error: click.ClickException) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._signals import Signals
 from .exits import Interrupted
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run_with_kernel(app: App, work: Callable[[Kernel], Awaitable[T]]) -> T:
+def run_with_kernel(app: App, work: Callable[[Kernel], Awaitable[T]], **options: Any) -> T:
     """Open a kernel, do the work and close it again; raises what the work raises.
+
+    `options` are the kernel's own, such as `exclusive`.
 
     Raises `Interrupted` when a signal ended it; the kernel has ended its workers then.
     """
     from aiplayground.kernel import Kernel
 
     async def main() -> T:
-        async with Kernel(home=app.home) as kernel:
+        async with Kernel(home=app.home, **options) as kernel:
             return await work(kernel)
 
     return run(app, main)

@@ -22,6 +22,10 @@ SUMMARY: Final = (
 )
 
 
+class NotRunning(Exception):
+    """The command needs a running kernel; the message says what to do."""
+
+
 class Interrupted(Exception):
     """The work was ended by a signal, and cleaned up after itself."""
 

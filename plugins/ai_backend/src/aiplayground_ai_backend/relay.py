@@ -1,0 +1,67 @@
+"""Passing the answer of a worker on, byte for byte, in the turn of the loop in which it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from aiplayground.kernel import Kernel
+    from aiplayground.specs import Capability
+    from aiplayground.types import ModelInfo
+
+    from .account import Account
+    from .upstream import Upstream
+
+_DONE = b"[DONE]"
+
+
+class Passage(NamedTuple):
+    """A request that goes to a worker as it is."""
+
+    model: ModelInfo
+    capability: Capability
+    path: str
+    body: bytes
+    headers: dict[str, str]
+
+
+class Relay:
+    """Sends requests to workers that speak the OpenAI API, and their answers back."""
+
+    def __init__(self, kernel: Kernel, upstream: Callable[[], Upstream]) -> None:
+        self._kernel = kernel
+        self._upstream = upstream
+
+    async def whole(
+        self, passage: Passage, place: AbstractAsyncContextManager[None], account: Account
+    ) -> bytes:
+        """Return the body of a success. It is read to its end first: none is ever cut short."""
+        async with (
+            place,
+            self._kernel.lease(passage.model, passage.capability) as lease,
+            self._upstream().post(lease, passage.path, passage.body, passage.headers) as response,
+        ):
+            data = await response.read()
+            account.whole(data)
+            return data
+
+    async def events(
+        self, passage: Passage, place: AbstractAsyncContextManager[None], account: Account
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the bytes of an event stream as they are read. Raises if it breaks off."""
+        async with (
+            place,
+            self._kernel.lease(passage.model, passage.capability) as lease,
+            self._upstream().post(lease, passage.path, passage.body, passage.headers) as response,
+        ):
+            delimited = "transfer-encoding" in response.headers or response.content_length
+            async for data in response.content.iter_any():
+                account.saw(data)
+                yield data
+            account.ended()
+            if not delimited and _DONE not in account.tail():
+                # The end of such an answer is the end of its connection, whatever ended that.
+                raise await lease.lost(ConnectionResetError("the answer broke off"))

@@ -1,0 +1,74 @@
+"""Reading requests of the OpenAI dialect: pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aiplayground.errors import InvalidParameters
+from aiplayground.serving.asgi import encode
+
+from .policy import Priority
+
+ROUTER = "ai-backend"
+"""The name under which requests mean this router, rather than one backend."""
+
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+_PASSED_ON = ("traceparent", "tracestate")
+
+
+def model_name(fields: Mapping[str, Any]) -> str | None:
+    """Return the model that a request names; None: the default one is meant.
+
+    `ai-backend` means this router, so alone it names no model and in front of one it says nothing.
+    Raises `InvalidParameters`.
+    """
+    name = fields.get("model")
+    if not isinstance(name, str) or not name:
+        raise InvalidParameters(
+            "'model' must name a model; /v1/models lists them.", details={"field": "model"}
+        )
+    if name == ROUTER:
+        return None
+    return name.removeprefix(f"{ROUTER}/")
+
+
+def wants_stream(fields: Mapping[str, Any]) -> bool:
+    """Say whether the answer is to be streamed; raises `InvalidParameters` for what is no flag."""
+    stream = fields.get("stream")
+    if stream is None or isinstance(stream, bool):
+        return bool(stream)
+    raise InvalidParameters("'stream' must be true or false.", details={"field": "stream"})
+
+
+def renamed(body: bytes, fields: Mapping[str, Any], model: str) -> bytes:
+    """Return the body with the name that the worker knows; the very bytes if it is that one."""
+    return body if fields.get("model") == model else encode({**fields, "model": model})
+
+
+def priority_of(headers: Mapping[str, str]) -> Priority:
+    """Return how urgent a request says it is (`X-Priority: high | normal | low`)."""
+    given = headers.get("x-priority", "normal").strip().upper()
+    if given in Priority.__members__:
+        return Priority[given]
+    raise InvalidParameters(
+        "The header X-Priority must be high, normal or low.", details={"field": "x-priority"}
+    )
+
+
+def client_of(headers: Mapping[str, str], fields: Mapping[str, Any], address: str) -> str:
+    """Return whom a request counts for in the queue: who it says it is, else its program."""
+    said = headers.get("x-client") or fields.get("user") or headers.get("user-agent", "")
+    return f"{address} {str(said)[:200]}"
+
+
+def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a request to a worker: JSON, and the trace that it belongs to.
+
+    Source: W3C, "Trace Context". A malformed traceparent is dropped, with its tracestate.
+    """
+    passed = {"Content-Type": "application/json"}
+    if _TRACE_PARENT.fullmatch(headers.get("traceparent", "")):
+        passed |= {name: headers[name] for name in _PASSED_ON if name in headers}
+    return passed

@@ -1,0 +1,107 @@
+"""uvicorn inside a process that is not its own: no signals, no logging set up, no exit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from aiplayground.errors import FailureClass, ServiceFailed
+
+if TYPE_CHECKING:
+    from .protocol import ConnectionLimits
+
+BACKLOG = 2048
+
+KEEP_ALIVE = 75
+"""Seconds for which an idle connection stays open: one that is closed while a request is on its way
+costs that request."""
+
+STEP = 0.005
+"""Seconds between looks whether the server is up."""
+
+WEBSOCKETS: Any = "none"
+"""uvicorn's `ws`: no route speaks WebSocket yet."""
+
+
+class InProcessServer(uvicorn.Server):
+    """A server whose process belongs to somebody else."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to whoever owns the process."""
+        yield
+
+
+class Server:
+    """Serves an ASGI application on a bound socket; `grace` is in seconds."""
+
+    def __init__(
+        self, app: Any, limits: ConnectionLimits, log: logging.Logger, *, grace: float
+    ) -> None:
+        self._log = log
+        self._server = InProcessServer(
+            uvicorn.Config(
+                app,
+                http=_protocol(limits, log),
+                ws=WEBSOCKETS,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE,
+                server_header=False,
+                date_header=False,
+                proxy_headers=False,
+                timeout_graceful_shutdown=max(1, round(grace)),
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, sock: socket.socket) -> None:
+        """Return when connections are accepted; raises `ServiceFailed`."""
+        self._task = asyncio.create_task(self._run(sock), name="gateway server")
+        while not self._server.started and not self._task.done():
+            await asyncio.wait({self._task}, timeout=STEP)
+        if self._task.done():
+            self._task.result()
+            raise _ended("it ended at once")
+
+    async def _run(self, sock: socket.socket) -> None:
+        try:
+            await self._server.serve(sockets=[sock])
+        except SystemExit as error:
+            # It must not take the process with it, which is not its own.
+            raise _ended(f"exit code {error.code}") from error
+        if not self._server.should_exit:
+            self._log.error("The server ended by itself.")
+
+    async def stop(self) -> None:
+        """Accept no more, let answers in progress end within the grace, then close."""
+        if self._task is None:
+            return
+        self._server.should_exit = True
+        await asyncio.wait({self._task})
+        if not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise error
+
+
+def _protocol(limits: ConnectionLimits, log: logging.Logger) -> Any:
+    try:
+        from .protocol import LimitedProtocol
+    except ImportError:  # no httptools for this interpreter: uvicorn's own limits alone
+        return "h11"
+    return partial(LimitedProtocol, limits=limits, log=log)
+
+
+def _ended(why: str) -> ServiceFailed:
+    return ServiceFailed(
+        f"ai-backend: the HTTP server did not come up ({why}). Its log has the rest.",
+        failure=FailureClass.EXIT,
+    )
