@@ -9,17 +9,19 @@ from __future__ import annotations
 import argparse
 import inspect
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
 
-from aiplayground import errors, events, hookspecs, states
+from aiplayground import api, errors, events, hookspecs, methods, states
 from aiplayground._deprecations import DEPRECATIONS
 from aiplayground._hook_api import CHANGES, OLDEST
 from aiplayground._loader import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
 from aiplayground.cli.root import root
+from aiplayground.notices import NOTICES
 from aiplayground.settings import KernelSettings, ServiceSettings, settings_class
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
@@ -204,6 +206,94 @@ def _commands(context: click.Context) -> Iterator[str]:
             yield from _commands(inner)
 
 
+def method_page() -> str:
+    """Describe every IPC method and event that programs outside get."""
+    groups = list(dict.fromkeys(each.group for each in methods.METHODS.values()))
+
+    def parts() -> Iterator[str]:
+        for group in groups:
+            yield f"## {group}"
+            for each in methods.METHODS.values():
+                if each.group == group:
+                    yield _method_text(each)
+        yield "## Events"
+        for notice in NOTICES.values():
+            given = notice.positional or ("data",)
+            callback = f"`{notice.listener}(callback)`, called with `{', '.join(given)}`"
+            yield f"### `{notice.name}`"
+            yield f"{notice.summary} In a page: {callback}. Data: `{typescript(notice.shape)}`."
+        yield "## Shapes"
+        for name in sorted(SHAPES):
+            yield _shape_text(SHAPES[name])
+
+    about = (
+        "One table for every door: `await kernel.call(name, ...)` in process, JSON-RPC over "
+        "WebSocket at `/ipc`, `window.electronAPI` in a page. [IPC](../ipc.md) says how to use "
+        "them. Errors have the codes of [the reference](errors.md)."
+    )
+    return page("IPC methods", about, parts())
+
+
+SHAPES = {
+    name: shape
+    for name, shape in vars(api).items()
+    if inspect.isclass(shape)
+    and issubclass(shape, (api.Shape, api.Answer))
+    and shape not in (api.Shape, api.Answer)
+}
+
+
+def _method_text(each: methods.Method) -> str:
+    given = ", ".join(
+        f"{field.alias}{'' if field.is_required() else '?'}: {typescript(field.annotation)}"
+        for field in each.parameters.model_fields.values()
+    )
+    access = "Needs no token." if each.is_open else "Needs the token."
+    waits = f" Answers -3 without {each.waits_for.partition(':')[0]}." if each.waits_for else ""
+    return (
+        f"### `{each.name}`\n\n```typescript\n{each.name}({given}): "
+        f"{typescript(each.result_type)}\n```\n\n{each.summary}\n\n{access}{waits}"
+    )
+
+
+def _shape_text(shape: Any) -> str:
+    fields = "\n".join(
+        f"- `{field.alias}{'' if field.is_required() else '?'}: "
+        f"{typescript(_given(field.annotation))}`"
+        for field in shape.model_fields.values()
+    )
+    return f"### `{shape.__name__}`\n\n{inspect.getdoc(shape)}\n\n{fields}".rstrip()
+
+
+def _given(annotation: Any) -> Any:
+    """Return the annotation of an optional field without its None."""
+    arguments = [each for each in get_args(annotation) if each is not type(None)]
+    is_optional = type(None) in get_args(annotation) and len(arguments) == 1
+    return arguments[0] if is_optional else annotation
+
+
+_PLAIN = {str: "string", bool: "boolean", int: "number", float: "number", type(None): "void"}
+
+
+def typescript(annotation: Any) -> str:
+    """Write a type as the API reference does."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    if origin is Annotated:
+        return typescript(arguments[0])
+    if origin is Literal:
+        return " | ".join(repr(each) for each in arguments)
+    if origin in (list, tuple):
+        inner = typescript(arguments[0])
+        return f"({inner})[]" if " | " in inner else f"{inner}[]"
+    if origin is dict:
+        return f"Record<{', '.join(map(typescript, arguments))}>"
+    if origin in (Union, types.UnionType):
+        return " | ".join("undefined" if a is type(None) else typescript(a) for a in arguments)
+    return "any" if annotation is Any else str(annotation.__name__)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "hooks.md": hooks,
     "events.md": event_page,
@@ -211,6 +301,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": error_page,
     "states.md": state_page,
     "cli.md": cli,
+    "methods.md": method_page,
 }
 
 

@@ -12,6 +12,38 @@ from aiplayground import errors, hookspecs
 from aiplayground._loader import HOOKS
 from aiplayground.settings import KernelSettings
 
+METHODS = [
+    "getServices",
+    "sendStartSignal",
+    "sendStopSignal",
+    "setUpService",
+    "ensureBackendReadiness",
+    "loadModels",
+    "refreshLLMModels",
+    "getModelPaths",
+    "downloadModel",
+    "checkModelExists",
+    "selectDevice",
+    "detectDevices",
+    "showOpenDialog",
+    "showSaveDialog",
+    "saveImage",
+    "openImageWithSystem",
+    "miniWindow",
+    "exitApp",
+    "setFullScreen",
+    "comfyui:downloadCustomNode",
+    "comfyui:listInstalledCustomNodes",
+    "comfyui:isCustomNodeInstalled",
+]
+LISTENERS = [
+    "onServiceSetUpProgress",
+    "onServiceInfoUpdate",
+    "onWebServiceExit",
+    "onModelDownloadProgress",
+]
+"""What the API reference names, word for word."""
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,6 +81,14 @@ def test_every_setting_has_a_description() -> None:
         for key, inner in field.annotation.model_fields.items():  # type: ignore[union-attr]  # a section is a model
             assert inner.description, f"{section}.{key}"
             assert f"| `{key}` |" in page
+
+
+def test_every_method_and_event_of_the_api_reference_is_documented() -> None:
+    page = (ROOT / "docs/reference/methods.md").read_text(encoding="utf-8")
+    for name in METHODS:
+        assert f"### `{name}`\n\n```typescript\n{name}(" in page
+    for listener in LISTENERS:
+        assert f"`{listener}(callback)`" in page
 
 
 def test_every_failure_class_is_documented() -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .errors import AIPlaygroundError
     from .kernel import Kernel
     from .models import LocalModel
-    from .specs import LaunchSpec
+    from .specs import Device, LaunchSpec
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,6 +56,11 @@ class Context:
     def logger(self) -> logging.Logger:
         """Writes to the service's log."""
         return self._service.log.logger
+
+    @property
+    def selected_devices(self) -> tuple[Device, ...]:
+        """The device that the user selected, as this plugin reported it."""
+        return self._service.host.kernel.selected_for(self.service)
 
     @property
     def workers(self) -> Mapping[str, Worker]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ._loader import HOOKS, PluginSet
 from ._steps import BLOCKED_AFTER, resumed, steps_of, watched
+from ._threads import in_thread
 from .errors import AIPlaygroundError, PluginError
 from .specs import BackendSpec
 
@@ -195,10 +196,7 @@ class Router:
             for route, outcome in zip(
                 self._everyone[hook],
                 await asyncio.gather(
-                    *(
-                        asyncio.wait_for(asyncio.to_thread(route.sync), deadline)
-                        for route in self._everyone[hook]
-                    ),
+                    *(in_thread(deadline, route.sync) for route in self._everyone[hook]),
                     return_exceptions=True,
                 ),
                 strict=True,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .errors import AIPlaygroundError
     from .kernel import Kernel
     from .models import LocalModel
-    from .specs import LaunchSpec
+    from .specs import Device, LaunchSpec
     from .status import WorkerInfo
 
 P = ParamSpec("P")
@@ -75,6 +75,14 @@ class ServiceContext(Protocol):
     @property
     def model(self) -> str | None:
         """In `start`: the model that the caller wants first, if any; a backend may ignore it."""
+
+    @property
+    def selected_devices(self) -> tuple[Device, ...]:
+        """The device that the user selected, as this plugin's own `detect_devices` reported it.
+
+        Empty if none is selected, or none that this plugin knows. Several entries are names of one
+        device (`CUDA0`, `Vulkan0`).
+        """
 
     @property
     def workers(self) -> Mapping[str, WorkerHandle]:

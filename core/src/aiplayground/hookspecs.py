@@ -149,7 +149,11 @@ async def installed_version(ctx: ServiceContext) -> str | None:
 
 @hookspec
 def detect_devices() -> Sequence[Device]:
-    """List the compute devices that this plugin knows of. Asked in a thread; must never hang."""
+    """List the compute devices that this plugin knows of. Asked in a thread; must never hang.
+
+    The kernel joins them with what the system shows. `ctx.selected_devices` tells a start which of
+    them the user chose; a running service restarts when that changes.
+    """
 
 
 @hookspec
@@ -164,7 +168,12 @@ def preset_folders() -> Sequence[Path]:
 
 @hookspec
 def register_methods() -> Mapping[str, Callable[..., Any]]:
-    """Return IPC methods by outside name: coroutine functions that take the kernel first."""
+    """Return IPC methods by outside name: coroutine functions that take the kernel first.
+
+    The other parameters and the result are validated by their annotations; outside, their names
+    are in camelCase. Callers need the kernel's token, unless the function has the attribute
+    `aiplayground_open = True`: only for what lists and changes nothing.
+    """
 
 
 @hookspec
@@ -184,7 +193,11 @@ def register_stores() -> Mapping[str, str]:
 
 @hookspec
 def register_shell() -> str | None:
-    """Return `"package.module:ShellClass"`: the window and its dialogs, if it hosts one."""
+    """Return `"package.module:ShellClass"`: the window and its dialogs, if it hosts one.
+
+    The class is called with the kernel, at the first call of a window method; its instances have
+    any of the methods of `aiplayground.shell.Shell`.
+    """
 
 
 @hookspec

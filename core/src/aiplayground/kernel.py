@@ -11,12 +11,14 @@ import atexit
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
+from ._files import Opener
+from ._front import MethodTable, detach_all
 from ._home import HomeLock, open_ledger
 from ._host import Host, Library
 from ._inference import Inference
@@ -24,10 +26,12 @@ from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog
 from ._router import Router
 from ._service import Service
+from .devices import DeviceDesk
 from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
 from .paths import Paths
 from .settings import KernelSettings, Layers, load_layers
+from .shell import Shells
 from .specs import Device
 from .states import Runtime
 from .types import ChatRequest, EmbedRequest
@@ -36,6 +40,8 @@ from .validation import parse, parse_generate
 if TYPE_CHECKING:
     import httpx
 
+    from ._method import Method
+    from .devices import ComputeDevice
     from .leases import Lease
     from .models import ModelProblem
     from .specs import BackendSpec, Capability, Health
@@ -92,6 +98,10 @@ class Kernel:
         self._router = Router(self.plugins, self._on_blocked)
         self._bus = Bus(self._snapshot)
         self._services: dict[str, Service] = {}
+        self._methods = MethodTable(self)
+        self.shells = Shells(self)
+        self.device_desk = DeviceDesk(self)
+        self.opener = Opener()
         self._stack = AsyncExitStack()
         self._http: httpx.AsyncClient | None = None
         self._background: set[asyncio.Task[None]] = set()
@@ -134,6 +144,8 @@ class Kernel:
         )
         self._stack.push_async_callback(asyncio.to_thread, logs.close)
         self._stack.push_async_callback(self._close_http)
+        self._stack.push_async_callback(detach_all, self)
+        self.device_desk.load()
         self._logs = logs
         self._host = Host(
             kernel=self,
@@ -375,17 +387,79 @@ class Kernel:
         self._refuse_when_closing()
         return await self._inference.embed(parse(EmbedRequest, request))
 
+    # Devices ------------------------------------------------------------------------------
+
     async def devices(self) -> list[Device]:
-        """Ask every plugin for compute devices; one that fails is logged and left out."""
-        found: list[Device] = []
+        """List the devices that plugins report, as they name them; see `compute_devices`."""
+        return [device for _, own in await self.reported_devices() for device in own]
+
+    async def reported_devices(self) -> list[tuple[str, Sequence[Device]]]:
+        """Ask every plugin for its devices; one that fails is logged and left out."""
+        found: list[tuple[str, Sequence[Device]]] = []
         for plugin, answer in await self._router.gather(
-            "detect_devices", self.settings.timeouts.hook
+            "detect_devices", self.settings.timeouts.detect
         ):
             if isinstance(answer, Sequence) and all(isinstance(each, Device) for each in answer):
-                found.extend(answer)
+                found.append((plugin, answer))
             else:
                 self.log().logger.warning("%s: no devices: %r", plugin, answer)
         return found
+
+    async def compute_devices(self) -> list[ComputeDevice]:
+        """List what can compute here: what the system shows, joined with what plugins report."""
+        return await self.device_desk.detect()
+
+    @property
+    def selected_device(self) -> ComputeDevice | None:
+        """The device that the user chose, if one was chosen; it may be gone meanwhile."""
+        return self.device_desk.selected
+
+    async def select_device(self, device: str) -> ComputeDevice | None:
+        """Choose a device by its id or unambiguous name; `auto` takes the choice back.
+
+        Running services that can use it restart onto it. Raises `InvalidParameters` whose details
+        list the candidates.
+        """
+        self._refuse_when_closing()
+        return await self.device_desk.select(device)
+
+    def selected_for(self, service: str) -> tuple[Device, ...]:
+        """Return the chosen device as a service's own plugin reported it; empty if it did not."""
+        owner = next(
+            (
+                each.name
+                for each in self.plugins.loaded
+                if any(spec.name == service for spec in each.backends)
+            ),
+            service,
+        )
+        return self.device_desk.selected_for(owner)
+
+    # Doors --------------------------------------------------------------------------------
+
+    async def call(self, method: str, /, *positional: Any, **named: Any) -> Any:
+        """Call an IPC method, as every door does: `await kernel.call("getServices")`.
+
+        Parameters are positional or named, and plain data, as the result is. Raises
+        `InvalidParameters`, and what the method raises.
+        """
+        self._refuse_when_closing()
+        if positional and named:
+            raise TypeError("IPC methods take positional or named parameters, not both")
+        return await self._methods.call(method, positional or named)
+
+    def methods(self) -> Mapping[str, Method]:
+        """Return the IPC methods by their outside names: the kernel's own and those of plugins."""
+        return self._methods.all()
+
+    def attach_shell(self, shell: Any) -> Callable[[], None]:
+        """Attach the window that shows a page (see `shell`); returns what detaches it."""
+        return self.shells.attach(shell)
+
+    @property
+    def output_folder(self) -> Path:
+        """Where pictures are saved."""
+        return self.settings.files.output or self.paths.data / "outputs"
 
     # Events -------------------------------------------------------------------------------
 
@@ -456,18 +530,26 @@ class Kernel:
     def _middleware(self) -> list[Any]:
         return self._brought("register_middleware")
 
+    def brought(self, hook: str) -> list[tuple[str, Any]]:
+        """Return what each plugin brings; one that fails is logged and left out."""
+        found: list[tuple[str, Any]] = []
+        for route in self._router.everyone(hook):
+            try:
+                found.append((route.plugin, route.sync()))
+            except AIPlaygroundError as error:
+                self.log().logger.error("%s", error.message, exc_info=error)
+        return found
+
     def _brought(self, hook: str) -> list[Any]:
         """Return what the plugins bring, together; one that fails is logged and left out."""
         found: list[Any] = []
-        for route in self._router.everyone(hook):
-            try:
-                brought = route.sync()
-                if not isinstance(brought, Sequence) or isinstance(brought, str):
-                    raise route.wrong("a sequence", brought)
-            except AIPlaygroundError as error:
-                self.log().logger.error("%s", error.message, exc_info=error)
-            else:
+        for plugin, brought in self.brought(hook):
+            if isinstance(brought, Sequence) and not isinstance(brought, str):
                 found.extend(brought)
+            else:
+                self.log().logger.error(
+                    "%s: hook '%s' must return a sequence, not %r.", plugin, hook, brought
+                )
         return found
 
 

@@ -19,6 +19,7 @@ from ._layers import (
     unknown_services,
 )
 from ._models import (
+    FileSettings,
     KernelSettings,
     LivenessSettings,
     LogSettings,
@@ -33,6 +34,7 @@ from ._models import (
 from ._text import parse_value, split_key, variable_of
 
 __all__ = [
+    "FileSettings",
     "KernelSettings",
     "Layers",
     "LivenessSettings",

@@ -46,6 +46,21 @@ class ModelSettings(Section):
     )
 
 
+class FileSettings(Section):
+    """Where pictures are saved, and which files may be opened."""
+
+    output: Folder | None = Field(
+        default=None,
+        description="Folder that pictures are saved to; not set: `outputs` in the data folder.",
+    )
+    folders: Annotated[tuple[Folder, ...], Field(strict=False)] = Field(
+        default=(), description="Further folders whose pictures may be opened; only ever read."
+    )
+    max_image: Annotated[int, Field(ge=1, le=1024)] = Field(
+        default=64, description="MiB of a picture that is saved at most."
+    )
+
+
 class ResidencySettings(Section):
     """Which models stay in memory."""
 
@@ -75,6 +90,9 @@ class TimeoutSettings(Section):
     )
     hook: Seconds = Field(
         default=60, description="Seconds that a plugin's hook may take where no other limit holds."
+    )
+    detect: Seconds = Field(
+        default=15, description="Seconds that a plugin may take to list the devices it knows."
     )
     health: Seconds = Field(default=3, description="Seconds that one health probe may take.")
     setup: Seconds = Field(default=0, description="Seconds an installation may take; 0: no limit.")
@@ -157,6 +175,7 @@ class KernelSettings(Section):
 
     plugins: PluginSettings = PluginSettings()
     models: ModelSettings = ModelSettings()
+    files: FileSettings = FileSettings()
     residency: ResidencySettings = ResidencySettings()
     timeouts: TimeoutSettings = TimeoutSettings()
     restart: RestartSettings = RestartSettings()

@@ -1,0 +1,179 @@
+"""The shapes of the IPC API as programs outside see them: camelCase there, snake_case here.
+
+Source: the API reference, "IPC API". What we add is optional: a client that does not know it loses
+nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from .states import BackendStatus
+
+if TYPE_CHECKING:
+    from .devices import ComputeDevice
+    from .status import ServiceInfo
+
+
+class Shape(BaseModel):
+    """Base: immutable, camelCase outside, unknown fields refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Answer(BaseModel):
+    """Base of what comes back: as `Shape`, and what a newer kernel adds is kept."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="allow", alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class ServiceError(Answer):
+    """Why a service is broken, failed, or being restarted."""
+
+    code: int
+    message: str
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class ApiServiceInformation(Answer):
+    """A service; `error` is there while something is wrong with it."""
+
+    name: str
+    base_url: str
+    port: int
+    current_status: BackendStatus
+    version: str | None = None
+    is_required: bool
+    is_set_up: bool
+    error: ServiceError | None = None
+
+    @classmethod
+    def of(cls, info: ServiceInfo) -> ApiServiceInformation:
+        """Return a service of the kernel as it looks from outside."""
+        return cls.model_validate(info.as_api())
+
+
+class ModelInfo(Answer):
+    """A model; `size` is in bytes."""
+
+    name: str
+    path: str
+    type: Literal[
+        "llm", "embedding", "checkpoint", "lora", "vae", "controlnet", "inpaint", "upscale"
+    ]
+    size: int | None = None
+    loaded: bool | None = None
+
+
+class ModelDownloadInfo(Shape):
+    """What to download, and where to."""
+
+    repo: Annotated[str, Field(min_length=1)]
+    filename: str
+    destination: str
+    type: str
+
+
+class DeviceInfo(Answer):
+    """A device that can compute.
+
+    `vram` is in bytes: of an integrated GPU, an NPU or the CPU the main memory, which they share; 0
+    where it is not known. `aliases` are what engines call it, `selected` is whether the user chose
+    it.
+    """
+
+    name: str
+    id: str
+    type: Literal["Arc", "iGPU", "GPU", "NPU", "CPU"]
+    vram: int
+    aliases: tuple[str, ...] = ()
+    selected: bool = False
+
+    @classmethod
+    def of(cls, each: ComputeDevice, *, selected: bool) -> DeviceInfo:
+        """Return a device of the kernel as it looks from outside."""
+        device = each.device
+        return cls(
+            name=device.name,
+            id=device.id,
+            type=device.kind,
+            vram=device.memory,
+            aliases=each.aliases,
+            selected=selected,
+        )
+
+
+class FileFilter(Shape):
+    """A kind of files that a dialog shows; extensions are without a dot."""
+
+    name: str
+    extensions: Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class SaveDialogOptions(Shape):
+    """What a dialog for saving shows."""
+
+    title: str | None = None
+    default_path: str | None = None
+    filters: Annotated[tuple[FileFilter, ...] | None, Field(strict=False)] = None
+
+
+class OpenDialogOptions(SaveDialogOptions):
+    """What a dialog for choosing files or folders shows."""
+
+    properties: Annotated[
+        tuple[Literal["openFile", "openDirectory", "multiSelections"], ...] | None,
+        Field(strict=False),
+    ] = None
+
+
+class NodeRepoData(Shape):
+    """A custom node of ComfyUI: its Git repository, and which commit of it."""
+
+    repository: Annotated[str, Field(min_length=1)]
+    commit: str | None = None
+
+
+class SetupProgress(Answer):
+    """A step of an installation; `progress` is 0 to 100."""
+
+    service_name: str
+    stage: str
+    progress: float
+    message: str | None = None
+
+
+class ServiceExit(Answer):
+    """A service's worker went away that nobody stopped; `code` is negative for a signal."""
+
+    service_name: str
+    code: int
+    message: str | None = None
+
+
+class DownloadProgress(Answer):
+    """A download moved on; `progress` is 0 to 100."""
+
+    filename: str
+    progress: float
+    speed: str | None = None
+    eta: str | None = None
+
+
+class ModelChange(Answer):
+    """A model came into memory or left it; `reason` says why it left."""
+
+    service_name: str
+    model: str
+    reason: str | None = None
+
+
+class Moment(Answer):
+    """Something that has no figures."""
