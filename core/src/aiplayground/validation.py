@@ -53,6 +53,12 @@ def explain(error: ValidationError, known: Collection[str] = ()) -> InvalidParam
     return InvalidParameters(message, details={"field": field})
 
 
+def camel(name: str) -> str:
+    """Return a name as it is outside: `show_open_dialog` is `showOpenDialog`."""
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
 def _path(location: tuple[int | str, ...]) -> str:
     """Write `("messages", 0, "role")` as `messages[0].role`."""
     path = ""

@@ -55,6 +55,10 @@ class Control:
         info = self._kernel.service(self._own or "")
         status = "Stopping" if operation == "stop" else "Starting"
         await exchange.reply_json(200, _described(info) | {"currentStatus": status})
+        self.later(operation)
+
+    def later(self, operation: str) -> None:
+        """Stop or restart the service that this is part of, in the background."""
         task = asyncio.create_task(self._later(operation))
         self._background.add(task)
         task.add_done_callback(self._background.discard)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from . import catalogue, dialects, documented, media, schemas
+from . import catalogue, dialects, documented, ipc, media, schemas
 from .access import Access
 from .control import tail_of
 from .dispatch import CHAT, COMPLETION, EMBEDDING, Kind
@@ -27,6 +27,7 @@ def endpoints(gateway: Gateway) -> list[Endpoint]:
         *_media(gateway),
         *_control(gateway),
         *_about(gateway),
+        *ipc.endpoints(gateway.kernel),
     ]
 
 

@@ -16,6 +16,7 @@ from .dispatch import Dispatch
 from .endpoints import endpoints
 from .errors import body_of, headers_of, internal, status_of
 from .exchange import Exchange, Limits
+from .ipc import PATH, Door
 from .metrics import Metrics
 from .mounts import Mounts
 from .queue import Queues
@@ -81,6 +82,7 @@ class Gateway:
         self.log = kernel.log(service) if service else kernel.log()
         self.table = Table(endpoints(self))
         self.mounts = Mounts(kernel)
+        self.ipc = Door(self, service, self._on_defect)
         self._open_upstream: Upstream | None = None
         self._limits = Limits(settings.max_body * 2**20, settings.body_timeout)
 
@@ -108,6 +110,8 @@ class Gateway:
         """Answer one request (ASGI)."""
         if scope["type"] == "lifespan":
             await self._live(receive, send)
+        elif scope["type"] == "websocket" and _path_in(scope) == PATH:
+            await self.ipc.serve(scope, receive, send)
         elif scope["type"] == "websocket":
             await self.mounts.websocket(scope, receive, send, self._refuse_websocket)
         else:

@@ -24,6 +24,8 @@ class ConnectionLimits:
     max_connections: int
     header_timeout: float
     send_timeout: float
+    max_message: int = 2**25
+    """Bytes of a WebSocket's message at most."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -83,6 +85,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse_headers()
         else:
             super().on_headers_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection on, unless it was refused meanwhile."""
+        if not self._refused:
+            super().handle_websocket_upgrade()
 
     def on_body(self, body: bytes) -> None:
         """Take in a part of the body."""

@@ -26,8 +26,8 @@ costs that request."""
 STEP = 0.005
 """Seconds between looks whether the server is up."""
 
-WEBSOCKETS: Any = "none"
-"""uvicorn's `ws`: no route speaks WebSocket yet."""
+PING_INTERVAL = 20.0
+"""Seconds between pings of a WebSocket; one that does not answer in as many is closed."""
 
 
 class InProcessServer(uvicorn.Server):
@@ -50,7 +50,11 @@ class Server:
             uvicorn.Config(
                 app,
                 http=_protocol(limits, log),
-                ws=WEBSOCKETS,
+                ws=partial(_websocket, limits, log),  # type: ignore[arg-type]  # made like a class
+                ws_max_size=limits.max_message,
+                ws_ping_interval=PING_INTERVAL,
+                ws_ping_timeout=PING_INTERVAL,
+                ws_per_message_deflate=False,
                 log_config=None,
                 access_log=False,
                 lifespan="off",
@@ -98,6 +102,12 @@ def _protocol(limits: ConnectionLimits, log: logging.Logger) -> Any:
     except ImportError:  # no httptools for this interpreter: uvicorn's own limits alone
         return "h11"
     return partial(LimitedProtocol, limits=limits, log=log)
+
+
+def _websocket(limits: ConnectionLimits, log: logging.Logger, **given: Any) -> Any:
+    from .ipc.websocket import LimitedWebSocket  # at the first WebSocket: it is slow to import
+
+    return LimitedWebSocket(send_timeout=limits.send_timeout, log=log, **given)
 
 
 def _ended(why: str) -> ServiceFailed:

@@ -97,6 +97,7 @@ def _limits(settings: Settings) -> ConnectionLimits:
         max_connections=settings.max_connections,
         header_timeout=settings.header_timeout,
         send_timeout=settings.send_timeout,
+        max_message=settings.max_body * 2**20,
     )
 
 

@@ -57,6 +57,9 @@ class Settings(BaseModel):
     max_connections: Annotated[int, Field(ge=1, le=65536)] = Field(
         default=4096, description="Open connections at most; further ones are answered 503."
     )
+    max_ipc: Annotated[int, Field(ge=1, le=65536)] = Field(
+        default=1024, description="Programs and pages on the IPC door at most."
+    )
     header_timeout: Seconds = Field(
         default=10.0, description="Seconds in which a client must have sent its headers."
     )
