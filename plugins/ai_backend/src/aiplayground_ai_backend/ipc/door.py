@@ -14,7 +14,7 @@ from aiplayground_ai_backend import access
 from aiplayground_ai_backend.access import Access
 from aiplayground_ai_backend.errors import TooManyRequests, body_of, status_of
 
-from .session import Gone, Own, Session
+from .session import Encoder, Gone, Own, Session
 
 if TYPE_CHECKING:
     from aiplayground_ai_backend.gateway import Gateway
@@ -37,6 +37,7 @@ class Door:
         self._own = Own(service=service, later=gateway.control.later) if service else None
         self._limit = gateway.settings.max_body * 2**20
         self._open = 0
+        self._encoder = Encoder()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
@@ -92,7 +93,12 @@ class Door:
                 raise Gone("The program at the other end went away.") from None
 
         session = Session(
-            self._kernel, deliver, trusted=trusted, own=self._own, on_defect=self._on_defect
+            self._kernel,
+            deliver,
+            trusted=trusted,
+            own=self._own,
+            encoder=self._encoder,
+            on_defect=self._on_defect,
         )
         try:
             await self._read(session, receive, send, gone)

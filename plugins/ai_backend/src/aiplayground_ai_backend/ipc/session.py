@@ -42,6 +42,9 @@ MAX_CALLS = 256
 QUEUE = 256
 """Events that wait for one client; one more, and a snapshot takes their place."""
 
+KEPT = 64
+"""Events whose text is kept: clients that keep up share it."""
+
 SNAPSHOT = "snapshot"
 """The notification that replaces events which were lost."""
 
@@ -79,12 +82,14 @@ class Session:
         *,
         trusted: bool,
         own: Own | None = None,
+        encoder: Encoder | None = None,
         on_defect: Callable[[Exception], None],
     ) -> None:
         self._kernel = kernel
         self._send = send
         self._trusted = trusted
         self._own = own
+        self._encoder = encoder or Encoder()
         self._on_defect = on_defect
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
@@ -194,10 +199,13 @@ class Session:
         numbers = count(1)
         with suppress(Gone):
             async for event in subscription:
-                if (told := _notification(event, subscription.dropped)) is not None:
-                    name, body = told
-                    body = {"seq": next(numbers), "time": event.time, **body}
-                    await self._send(rpc.write(rpc.call(name, body)))
+                if isinstance(event, Snapshot):
+                    body = {"services": services_in(event), "lost": subscription.dropped}
+                    told: tuple[str, str] | None = (SNAPSHOT, rpc.write(body)[1:-1])
+                else:
+                    told = self._encoder.encode(event)
+                if told is not None:
+                    await self._send(_notification(*told, next(numbers), event.time))
 
     async def _unsubscribe(self, _: Any, __: Afterwards) -> None:
         """End the events, if there are any."""
@@ -274,11 +282,26 @@ _SESSION_METHODS = {
 """What belongs to a connection, and not to the kernel."""
 
 
-def _notification(event: Event, lost: int) -> tuple[str, dict[str, Any]] | None:
-    if isinstance(event, Snapshot):
-        return SNAPSHOT, {"services": services_in(event), "lost": lost}
-    notice = NOTICES.get(type(event))
-    return (notice.name, {"data": notice.data(event)}) if notice else None
+class Encoder:
+    """Writes events as text: each once, for however many clients."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[str, str] | None] = {}
+
+    def encode(self, event: Event) -> tuple[str, str] | None:
+        """Return the outside name of an event and its data as a member; None if it has none."""
+        if event.seq not in self._last:
+            notice = NOTICES.get(type(event))
+            told = (notice.name, rpc.write({"data": notice.data(event)})[1:-1]) if notice else None
+            self._last[event.seq] = told
+            if len(self._last) > KEPT:
+                del self._last[next(iter(self._last))]
+        return self._last[event.seq]
+
+
+def _notification(name: str, member: str, seq: int, time: float) -> str:
+    params = f'{{"seq":{seq},"time":{time!r},{member}}}'
+    return f'{{"jsonrpc":"2.0","method":"{name}","params":{params}}}'
 
 
 def _kinds(names: Any) -> list[type[Event]]:
