@@ -32,6 +32,9 @@ COMMANDS = {
     "restart": Entry("control", "restart", "Stop a service and start it again."),
     "logs": Entry("logs", "logs", "Show what a service logs."),
     "events": Entry("logs", "events", "Show what happens in the running kernel."),
+    "devices": Entry(
+        "devices", "command", "List what can compute on this computer, and choose a device."
+    ),
     "plugins": Entry("plugins", "command", "List the plugins, and turn them off and on."),
     "plugin": Entry("plugin", "command", "Write a plugin of your own."),
     "doctor": Entry("doctor", "command", "Check everything, with a real answer of each engine."),
