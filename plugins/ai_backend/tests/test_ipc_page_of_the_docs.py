@@ -7,11 +7,14 @@ import json
 import os
 import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
 from tests.fakes import Fake
 from websockets.asyncio.client import connect
+
+from aiplayground.client import AsyncClient
 
 from .browser import browser, needs_browser
 from .serving import gateway, token
@@ -25,7 +28,7 @@ def fenced(language: str) -> list[str]:
 
 def test_the_page_has_its_examples() -> None:
     counts = {name: len(fenced(name)) for name in ("python", "js", "json", "html")}
-    assert counts == {"python": 2, "js": 1, "json": 2, "html": 1}
+    assert counts == {"python": 3, "js": 1, "json": 2, "html": 1}
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,18 @@ async def test_python(tmp_path: Path, number: int, says: str) -> None:
             out, err = await child.communicate()
     assert (child.returncode, err.decode()) == (0, "")
     assert says in out.decode()
+
+
+async def test_a_plugin_with_a_method(tmp_path: Path) -> None:
+    plugin = types.ModuleType("plugin")
+    exec(compile(fenced("python")[2], "plugin", "exec"), plugin.__dict__)
+    plugins = (Fake("llamacpp-backend", models=("a", "b")), Fake("other"), plugin)
+    async with gateway(tmp_path, *plugins) as (kernel, client):
+        assert await kernel.call("countModels") == 3
+        assert await kernel.call("countModels", serviceName="other") == 1
+        assert '"countModels"' in (await client.get("/electron-api.js")).text
+        async with AsyncClient(str(client.base_url)) as stranger:
+            assert await stranger.call("countModels", "llamacpp-backend") == 2
 
 
 @needs_browser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import AIPlaygroundError
@@ -14,10 +14,10 @@ from aiplayground_ai_backend import access
 from aiplayground_ai_backend.access import Access
 from aiplayground_ai_backend.errors import TooManyRequests, body_of, status_of
 
-from .session import Encoder, Gone, Own, Session
-
 if TYPE_CHECKING:
     from aiplayground_ai_backend.gateway import Gateway
+
+    from .session import Encoder, Session
 
 PATH = "/ipc"
 
@@ -34,10 +34,10 @@ class Door:
         self._gateway = gateway
         self._on_defect = on_defect
         self._kernel = gateway.kernel
-        self._own = Own(service=service, later=gateway.control.later) if service else None
+        self._service = service
         self._limit = gateway.settings.max_body * 2**20
         self._open = 0
-        self._encoder = Encoder()
+        self._encoder: Encoder | None = None
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection until it ends."""
@@ -79,6 +79,8 @@ class Door:
         return True
 
     async def _converse(self, receive: Receive, send: Send, *, trusted: bool) -> None:
+        from .session import Gone  # with all shapes of the API: slow to import
+
         turn = asyncio.Lock()
         seconds = self._gateway.settings.send_timeout
         gone = asyncio.Event()
@@ -92,18 +94,25 @@ class Door:
                 gone.set()
                 raise Gone("The program at the other end went away.") from None
 
-        session = Session(
-            self._kernel,
-            deliver,
-            trusted=trusted,
-            own=self._own,
-            encoder=self._encoder,
-            on_defect=self._on_defect,
-        )
+        session = self._session(deliver, trusted=trusted)
         try:
             await self._read(session, receive, send, gone)
         finally:
             await session.close()
+
+    def _session(self, deliver: Callable[[str], Awaitable[None]], *, trusted: bool) -> Session:
+        from .session import Encoder, Own, Session
+
+        self._encoder = self._encoder or Encoder()
+        later = self._gateway.control.later
+        return Session(
+            self._kernel,
+            deliver,
+            trusted=trusted,
+            own=Own(service=self._service, later=later) if self._service else None,
+            encoder=self._encoder,
+            on_defect=self._on_defect,
+        )
 
     async def _read(
         self, session: Session, receive: Receive, send: Send, gone: asyncio.Event

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 from aiplayground.notices import NOTICES
 from aiplayground_ai_backend.table import Endpoint
 
-from .session import SNAPSHOT
-
 if TYPE_CHECKING:
     from aiplayground._method import Method
     from aiplayground.kernel import Kernel
@@ -59,6 +57,9 @@ async def _send_script(kernel: Kernel, exchange: Exchange) -> None:
 
 def script(methods: Mapping[str, Method]) -> str:
     """Return the script for these methods and all events."""
+
+    from .session import SNAPSHOT
+
     listeners = {
         notice.name: {"listener": notice.listener, "positional": notice.positional}
         for notice in NOTICES.values()
