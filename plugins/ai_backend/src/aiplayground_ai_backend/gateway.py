@@ -200,7 +200,13 @@ class Gateway:
                 "ms": round(seconds * 1000, 1),
                 "bytes": exchange.sent,
             }
-            self.log.line("access", json.dumps(line | facts, ensure_ascii=False))
+            self.log.line("access", self._hide(json.dumps(line | facts, ensure_ascii=False)))
+
+    def _hide(self, text: str) -> str:
+        """Take our own secrets out, wherever a client put them."""
+        for secret in filter(None, (self.rules.token, self.rules.api_key)):
+            text = text.replace(secret, "[hidden]")
+        return text
 
     def _on_defect(self, error: Exception) -> None:
         self.log.logger.error("A request failed: %r", error, exc_info=error)
