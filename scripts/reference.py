@@ -97,10 +97,10 @@ def settings() -> str:
 
 
 def _backends() -> Mapping[str, type[Any]]:
-    from aiplayground_llamacpp.plugin import backend
+    from aiplayground_ai_backend.plugin import backend as gateway
+    from aiplayground_llamacpp.plugin import backend as llamacpp
 
-    spec = backend()
-    return {spec.name: settings_class(spec)}
+    return {spec.name: settings_class(spec) for spec in (gateway(), llamacpp())}
 
 
 def _table(model: Any) -> str:

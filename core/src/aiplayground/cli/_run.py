@@ -35,7 +35,10 @@ def run_with_kernel(app: App, work: Callable[[Kernel], Awaitable[T]], **options:
 
 def run(app: App, main: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine function in an event loop that signals end cleanly."""
-    with asyncio.Runner() as runner, Signals(runner.get_loop()) as signals:
+    with (
+        asyncio.Runner(loop_factory=app.loop_factory) as runner,
+        Signals(runner.get_loop()) as signals,
+    ):
         app.signals = signals
         try:
             return runner.run(_watched(main, signals))
