@@ -91,6 +91,18 @@ def test_the_life_of_a_service(cli: Served) -> None:
     assert not (cli.home / "runtime" / "serve.json").exists()
 
 
+def test_chat_uses_the_running_kernel(cli: Served) -> None:
+    cli.serve()
+    assert cli.run("chat", "-s", "be brief", "say", "this").stdout == "say this <su>\n"
+    worker = cli.worker()
+    assert psutil.pid_exists(worker)  # it belongs to the kernel that goes on
+    said = cli.json("chat", "-m", "parrot", "hi")
+    assert (said["model"], said["service"], said["text"]) == ("parrot", "fake-backend", "hi <u>")
+    assert cli.worker() == worker
+    assert cli.json("chat", "-m", "parot", "hi", code=1)["code"] == -2
+    assert cli.json("chat", "-m", "parrot", "explode", code=1)["code"] == -1
+
+
 def test_following_sees_what_happens(cli: Served) -> None:
     cli.serve()
     with subprocess.Popen(

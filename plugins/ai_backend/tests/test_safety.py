@@ -227,6 +227,23 @@ async def raw(client: httpx.AsyncClient, *pieces: bytes, pause: float = 0) -> by
         writer.close()
 
 
+async def test_model_files_by_path_need_the_token(tmp_path: Path) -> None:
+    file = tmp_path / "outside.gguf"
+    file.write_bytes(b"x")
+    names = [str(file), f"ai-backend/{file}", "../outside.gguf", "~/x.gguf", "fake/../x.GGUF"]
+    async with gateway(tmp_path / "home", Fake()) as (kernel, client):
+        for name in names:
+            for path in (CHAT, "/v1/responses", "/v1/messages"):
+                body = question(name, input="x", max_tokens=1)
+                answer = await client.post(path, json=body)
+                assert answer.status_code in (400, 401)
+                assert answer.json()["code"] == -4
+            assert (await client.get(f"/v1/models/{name.lstrip('/')}")).status_code in (401, 404)
+        trusted = await client.post(CHAT, json=question(str(file)), headers=token(kernel))
+        assert trusted.json()["code"] == -5  # the file was looked at: it is no model
+        assert (await client.post(CHAT, json=question("m.gguf"))).status_code == 200
+
+
 async def test_slow_and_large_headers_are_cut_off(tmp_path: Path) -> None:
     own = {"header_timeout": 0.3, "max_headers": 2}
     head = b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aiplayground.kernel import Kernel
 
     from ._app import App
+    from ._kernels import ChatKernel
 
 T = TypeVar("T")
 
@@ -28,6 +29,23 @@ def run_with_kernel(app: App, work: Callable[[Kernel], Awaitable[T]], **options:
 
     async def main() -> T:
         async with Kernel(home=app.home, **options) as kernel:
+            return await work(kernel)
+
+    return run(app, main)
+
+
+def run_with_any(app: App, work: Callable[[ChatKernel], Awaitable[T]]) -> T:
+    """Do the work with the kernel that runs with this home, else with one of its own."""
+    from ._remote import running
+
+    remote = running(app.paths)
+    if remote is None:
+        return run_with_kernel(app, work)
+
+    async def main() -> T:
+        from ._remote_kernel import connected
+
+        async with connected(remote, app.paths) as kernel:
             return await work(kernel)
 
     return run(app, main)

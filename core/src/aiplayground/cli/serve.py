@@ -40,9 +40,10 @@ OUTPUT = "serve.out"
 @json_option
 @click.pass_obj
 def command(app: App, port: int | None, host: str | None, detach: bool) -> None:
-    """Serve every backend on one port, until Ctrl-C.
+    """Serve every backend on one local port.
 
-    The OpenAI and Anthropic APIs, and the program's own. `aipg stop` ends it from elsewhere.
+    The OpenAI and Anthropic APIs, and the program's own, until Ctrl-C; `aipg stop` ends it from
+    elsewhere.
     """
     if detach:
         _announce(app, _in_background(app, port, host))

@@ -22,7 +22,10 @@ BESIDE = ("title", "models", "workers")
 @json_option
 @click.pass_obj
 def command(app: App) -> None:
-    """List the services (backends) and their state: those of the running kernel if there is one."""
+    """List the services (backends) and their state.
+
+    Those of the running kernel (`aipg serve`) if there is one.
+    """
 
     async def look(kernel: Kernel) -> tuple[list[dict[str, Any]], int]:
         shown = [

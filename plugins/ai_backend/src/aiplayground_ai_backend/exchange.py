@@ -30,7 +30,10 @@ class Limits:
 
 
 class Exchange:
-    """A request and its answer. `facts` are what the access log tells of it."""
+    """A request and its answer.
+
+    `facts` are what the access log tells of it; `trusted`: it carries the kernel's token.
+    """
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, path: str, limits: Limits
@@ -42,6 +45,7 @@ class Exchange:
         self.receive = receive
         self.status: int | None = None
         self.sent = 0
+        self.trusted = False
         self.facts: dict[str, Any] = {}
         self.extra: list[tuple[bytes, bytes]] = []
         given = self.headers.get("x-request-id", "")

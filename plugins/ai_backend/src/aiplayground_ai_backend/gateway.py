@@ -153,6 +153,7 @@ class Gateway:
         await endpoint.handler(exchange, **parameters)
 
     def _check_access(self, wanted: Access, exchange: Exchange) -> None:
+        exchange.trusted = access.is_trusted(exchange.headers, self.rules, self.sessions)
         access.check_access(wanted, exchange.headers, self.rules, self.sessions)
 
     async def _contributed(self, exchange: Exchange) -> None:
