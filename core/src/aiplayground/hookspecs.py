@@ -164,7 +164,11 @@ def register_methods() -> Mapping[str, Callable[..., Any]]:
 
 @hookspec
 def register_routes() -> Sequence[Any]:
-    """Return Starlette routes that the gateway mounts."""
+    """Return Starlette routes that the gateway mounts.
+
+    A request's scope has the kernel as `aiplayground.kernel`. A route needs the kernel's token
+    unless its endpoint has the attribute `aiplayground_open = True`; every WebSocket needs it.
+    """
 
 
 @hookspec
