@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from . import answer, dispatch, startup
+from . import answer, dispatch, gateway, startup
 from .measure import Row, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md")
     arguments = parser.parse_args()
     found: list[Row] = []
-    for module in (startup, dispatch, answer):
+    for module in (startup, dispatch, answer, gateway):
         for row in module.rows():
             print(" | ".join(row.cells()), flush=True)
             found.append(row)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
@@ -82,6 +84,8 @@ class Gateway:
         self.table = Table(endpoints(self))
         self.mounts = Mounts(kernel)
         self._open_upstream: Upstream | None = None
+        # Cheaper than a random one for each request, and as easy to find in a log.
+        self._id, self._numbers = secrets.token_hex(6), count(1)
         self._limits = Limits(settings.max_body * 2**20, settings.body_timeout)
 
     def _upstream(self) -> Upstream:
@@ -112,7 +116,8 @@ class Gateway:
             await self.mounts.websocket(scope, receive, send, self._refuse_websocket)
         else:
             path = _path_in(scope)
-            await self._respond(Exchange(scope, receive, send, path, self._limits))
+            fresh_id = f"{self._id}-{next(self._numbers):x}"
+            await self._respond(Exchange(scope, receive, send, path, self._limits, fresh_id))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
