@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from ._types import (
     EMBEDDING_ARCHITECTURES,
@@ -32,7 +33,8 @@ class GgufFile:
     """The header of one GGUF file whose tensors were found to lie within it.
 
     `size` is the file's in bytes; `data_offset` is where tensor data starts, in bytes from the
-    start of the file.
+    start of the file. `types` names the type of each metadata value as the specification does
+    ("float32", "array[int32]"): engines that ask for another one abort.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class GgufFile:
     data_offset: int
     metadata: Mapping[str, GgufValue]
     tensors: tuple[TensorInfo, ...]
+    types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def text(self, key: str) -> str | None:
         """Return a metadata text that is there, is not empty and was short enough to keep."""

@@ -57,6 +57,7 @@ class Context:
         if not self._memory:
             self.close()
             raise bad_model(model.path, "makes embeddings, not text. Choose a language model.")
+        model.adapt(self._context)
         self.size = min(int(lib.llama_n_ctx_seq(self._context)), size)
         self.batch_size = int(parameters.n_batch)
         # The state of a recurrent model has no beginning that could be taken over.

@@ -29,8 +29,9 @@ from .bindings import EngineLog, load_bindings
 from .embedder import Embedder, batches
 from .grammar import grammar_of
 from .jobs import Job, Task
-from .load import Loaded, check_file, load
+from .load import Loaded, check_beside, check_file, load
 from .native import unloaded
+from .options import options_for
 from .parameters import PARAMETERS
 from .prompt import chat_prompt, input_tokens, text_tokens, too_long
 from .runner import BatchRunner
@@ -93,9 +94,12 @@ class LlamaEngine:
     async def load(self, path: Path, name: str, on_progress: Progress) -> LoadedModel:
         """Load a GGUF file in place of the present model.
 
-        A file that is no sound GGUF is refused before the present model is given up.
+        A file that is no sound GGUF, or has settings that cannot be met, is refused before the
+        present model is given up.
         """
         gguf = await asyncio.to_thread(check_file, path)
+        beside = await asyncio.to_thread(check_beside, gguf, self._settings, name)
+        settings = options_for(self._settings, name)
         await self.unload()
         abandoned = threading.Event()
 
@@ -104,7 +108,7 @@ class LlamaEngine:
             return not abandoned.is_set() and not self._closing.is_set()
 
         def work() -> _Seat:
-            loaded = load(self._lib, self._log, gguf, self._settings, keep_on, self._report)
+            loaded = load(self._lib, self._log, gguf, settings, beside, keep_on, self._report)
             if abandoned.is_set():
                 loaded.close()
                 raise unloaded()
@@ -212,7 +216,7 @@ class LlamaEngine:
         if self._seat is not seat:
             raise unloaded()
         if seat.embedder is None:
-            seat.embedder = Embedder(seat.loaded.model, self._log, self._settings)
+            seat.embedder = Embedder(seat.loaded.model, self._log, seat.loaded.settings)
         return seat.embedder
 
     def _embed(self, seat: _Seat, texts: list[list[int]]) -> list[list[float]]:
@@ -227,7 +231,7 @@ class LlamaEngine:
         runner = embedder = None
         if loaded.context is None:
             try:
-                embedder = Embedder(loaded.model, self._log, self._settings)
+                embedder = Embedder(loaded.model, self._log, loaded.settings)
             except AIPlaygroundError:
                 loaded.close()
                 raise

@@ -16,11 +16,13 @@ from aiplayground.errors import (
 )
 from aiplayground.gguf import GgufError, GgufFile, GgufReason, read_gguf
 
+from .adapters import LoraFile, check_adapters
 from .bindings import EngineLog
 from .context import Context
 from .enginelog import bad_model, out_of_memory
 from .machine import available_memory, cache_bytes, cache_cells
 from .native import Model
+from .options import model_options
 from .sampling import METADATA_KEYS, model_defaults
 from .settings import Settings
 from .template import CHATML, CHATML_STOP, ChatTemplate
@@ -34,10 +36,17 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Checked files that go with a model."""
+
+    adapters: tuple[LoraFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What is in memory. `template` is an error where the file's template is no valid one.
 
-    A model for embeddings has no context to write in.
+    A model for embeddings has no context to write in. `settings` are those that hold for it.
     """
 
     model: Model
@@ -45,6 +54,7 @@ class Loaded:
     template: ChatTemplate | InvalidParameters
     template_is_guess: bool
     defaults: Mapping[str, float]
+    settings: Settings
 
     @property
     def template_stops(self) -> tuple[str, ...]:
@@ -72,6 +82,13 @@ def check_file(path: Path) -> GgufFile:
     if (why := unsuitable(gguf)) is not None:
         raise bad_model(path, why)
     return gguf
+
+
+def check_beside(gguf: GgufFile, settings: Settings, name: str) -> Beside:
+    """Check what the settings put beside the model of this name; raises `InvalidSettings`."""
+    special = model_options(settings, name)
+    parts = part_paths(gguf.path, gguf.split_count)
+    return Beside(check_adapters(special.adapters, name, gguf, parts))
 
 
 def unsuitable(gguf: GgufFile) -> str | None:
@@ -105,16 +122,21 @@ def load(
     log: EngineLog,
     gguf: GgufFile,
     settings: Settings,
+    beside: Beside,
     keep_on: Callable[[float], bool],
     report: Callable[[str], None],
 ) -> Loaded:
-    """Load a checked file; blocks, in the engine's thread.
+    """Load a checked file and what goes with it; blocks, in the engine's thread.
 
+    `settings` are those that hold for this model (`options.options_for`).
     Raises `InvalidModelFile`, or `ServiceFailed` when the memory does not suffice.
     """
     source = override(settings.chat_template) or gguf.chat_template
     model = Model(lib, log, gguf.path, settings, keep_on)
     try:
+        for adapter in beside.adapters:
+            model.add_adapter(log, *adapter)
+            report(f"adapter {adapter.path.name} with scale {adapter.scale:g}")
         writes = not gguf.is_embedding
         context = _make_context(log, model, gguf, settings, report) if writes else None
     except AIPlaygroundError:
@@ -122,7 +144,7 @@ def load(
         raise
     template, guessed = _make_template(model, source, settings)
     defaults = model_defaults({key: model.metadata(key) or "nan" for key in METADATA_KEYS})
-    return Loaded(model, context, template, guessed, defaults)
+    return Loaded(model, context, template, guessed, defaults, settings)
 
 
 def _make_context(
