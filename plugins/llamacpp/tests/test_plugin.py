@@ -143,6 +143,7 @@ def test_who_it_is() -> None:
     assert (spec.name, spec.preferred_port, spec.api) == ("llamacpp-backend", 8080, "openai")
     assert spec.capabilities == {
         Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.TOOLS,
+        Capability.VISION,
     }  # fmt: skip
     assert spec.parameters >= {"temperature", "seed", "stop", "max_tokens"}
 

@@ -11,6 +11,7 @@ from typing import Any
 from aiplayground.errors import (
     AIPlaygroundError,
     FailureClass,
+    InvalidModelFile,
     InvalidParameters,
     InvalidSettings,
 )
@@ -23,8 +24,10 @@ from .enginelog import bad_model, out_of_memory
 from .machine import available_memory, cache_bytes, cache_cells
 from .native import Model
 from .options import model_options
+from .projector import find_projector
 from .sampling import METADATA_KEYS, model_defaults
 from .settings import Settings
+from .sight import Sight
 from .template import CHATML, CHATML_STOP, ChatTemplate
 
 DEFAULT_CONTEXT = 4096
@@ -37,9 +40,11 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Checked files that go with a model."""
+    """Checked files that go with a model; `named`: the settings ask for the projector."""
 
     adapters: tuple[LoraFile, ...] = ()
+    projector: Path | None = None
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Loaded:
     template_is_guess: bool
     defaults: Mapping[str, float]
     settings: Settings
+    sight: Sight | None = None
 
     @property
     def template_stops(self) -> tuple[str, ...]:
@@ -65,6 +71,8 @@ class Loaded:
         """Free it, in the order that the library demands."""
         if self.context is not None:
             self.context.close()
+        if self.sight is not None:
+            self.sight.close()
         self.model.close()
 
 
@@ -84,11 +92,17 @@ def check_file(path: Path) -> GgufFile:
     return gguf
 
 
-def check_beside(gguf: GgufFile, settings: Settings, name: str) -> Beside:
-    """Check what the settings put beside the model of this name; raises `InvalidSettings`."""
+def check_beside(
+    gguf: GgufFile, settings: Settings, name: str, report: Callable[[str], None]
+) -> Beside:
+    """Check what goes with the model of this name; raises `InvalidSettings`."""
     special = model_options(settings, name)
     parts = part_paths(gguf.path, gguf.split_count)
-    return Beside(check_adapters(special.adapters, name, gguf, parts))
+    adapters = check_adapters(special.adapters, name, gguf, parts)
+    if gguf.is_embedding:
+        return Beside(adapters)
+    projector = find_projector(special.projector, name, gguf, parts, report)
+    return Beside(adapters, projector, named=special.projector is not None)
 
 
 def unsuitable(gguf: GgufFile) -> str | None:
@@ -133,18 +147,43 @@ def load(
     """
     source = override(settings.chat_template) or gguf.chat_template
     model = Model(lib, log, gguf.path, settings, keep_on)
+    sight = None
     try:
         for adapter in beside.adapters:
             model.add_adapter(log, *adapter)
             report(f"adapter {adapter.path.name} with scale {adapter.scale:g}")
+        sight = _make_sight(log, model, beside, settings, report)
         writes = not gguf.is_embedding
         context = _make_context(log, model, gguf, settings, report) if writes else None
     except AIPlaygroundError:
+        if sight is not None:
+            sight.close()
         model.close()
         raise
     template, guessed = _make_template(model, source, settings)
     defaults = model_defaults({key: model.metadata(key) or "nan" for key in METADATA_KEYS})
-    return Loaded(model, context, template, guessed, defaults, settings)
+    return Loaded(model, context, template, guessed, defaults, settings, sight)
+
+
+def _make_sight(
+    log: EngineLog,
+    model: Model,
+    beside: Beside,
+    settings: Settings,
+    report: Callable[[str], None],
+) -> Sight | None:
+    if beside.projector is None:
+        return None
+    try:
+        sight = Sight(model, log, beside.projector, settings)
+    except InvalidModelFile as error:
+        if beside.named:
+            raise
+        # It happens to lie beside the model, which writes text all the same.
+        report(f"no images: {error.message}")
+        return None
+    report(f"images with {beside.projector.name}")
+    return sight
 
 
 def _make_context(
