@@ -250,7 +250,9 @@ async def test_an_image_that_cannot_be_encoded_fails_its_request_alone(
 
 
 async def test_an_image_that_must_be_seen_at_once_needs_a_batch_for_it(make: Make) -> None:
-    engine = await make("gemma3")
+    assert (await make(batch_size=2048))._seat.loaded.context.most_at_once == 512
+    engine = await make("gemma3", batch_size=2048)
+    assert engine._seat.loaded.context.most_at_once == 2048
     engine._seat.loaded.context.most_at_once = 15
     with pytest.raises(InvalidParameters, match="set batch_size to 16 or more"):
         await ask(engine, "look: ", picture(1), " what?")

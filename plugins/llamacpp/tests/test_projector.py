@@ -110,6 +110,11 @@ def test_the_projector_beside_a_model_is_the_one_that_listings_name(
     assert listed["other"] == beside([tmp_path / "other.gguf"]) == tmp_path / "mmproj-other.gguf"
 
 
+def test_an_empty_name_is_no_projector(tmp_path: Path, model: Path) -> None:
+    write_projector(tmp_path / "mmproj.gguf")
+    assert find("", model) is None
+
+
 def test_one_that_only_happens_to_lie_there_and_cannot_be_used_is_left(
     tmp_path: Path, model: Path
 ) -> None:

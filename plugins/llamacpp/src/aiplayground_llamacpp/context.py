@@ -36,15 +36,27 @@ class Row(NamedTuple):
 
 
 class Context:
-    """A context of `slots` sequences with up to `size` tokens each, `cells` for all together."""
+    """A context of `slots` sequences with up to `size` tokens each, `cells` for all together.
+
+    `whole`: a batch is computed in one piece, as images need it that are seen as a whole.
+    """
 
     def __init__(
-        self, model: Model, log: EngineLog, settings: Settings, *, size: int, cells: int
+        self,
+        model: Model,
+        log: EngineLog,
+        settings: Settings,
+        *,
+        size: int,
+        cells: int,
+        whole: bool = False,
     ) -> None:
         self.model = model
         self._lib = lib = model.lib
         self.slots = settings.slots
         parameters = _parameters(model, settings, cells)
+        if whole:
+            parameters.n_ubatch = parameters.n_batch
         # Asked for often, so it must not be Python: "is the flag's text not empty?"
         self._flag = ctypes.create_string_buffer(2)
         parameters.abort_callback = ctypes.cast(_strlen(), lib.ggml_abort_callback)

@@ -154,7 +154,8 @@ def load(
             report(f"adapter {adapter.path.name} with scale {adapter.scale:g}")
         sight = _make_sight(log, model, beside, settings, report)
         writes = not gguf.is_embedding
-        context = _make_context(log, model, gguf, settings, report) if writes else None
+        whole = sight is not None and not sight.causal
+        context = _make_context(log, model, gguf, settings, report, whole=whole) if writes else None
     except AIPlaygroundError:
         if sight is not None:
             sight.close()
@@ -192,6 +193,8 @@ def _make_context(
     gguf: GgufFile,
     settings: Settings,
     report: Callable[[str], None],
+    *,
+    whole: bool,
 ) -> Context:
     size = context_size(settings.context_size, model.trained_context)
     if size > model.trained_context > 0:
@@ -205,7 +208,7 @@ def _make_context(
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
     if needed and free is not None and needed > free and not lib_offloads(model.lib):
         raise out_of_memory(gguf.path, needed, free)
-    return Context(model, log, settings, size=size, cells=cells)
+    return Context(model, log, settings, size=size, cells=cells, whole=whole)
 
 
 def _scales_by_length(gguf: GgufFile) -> bool:

@@ -76,9 +76,11 @@ def find_projector(
 ) -> Path | None:
     """Return the projector that the settings name for a model, else one that lies beside it.
 
-    `parts` are the model's files. Blocks on the disk. Raises `InvalidSettings` if the named one
+    An empty name is none. `parts` are the model's files. Blocks on the disk. Raises `InvalidSettings` if the named one
     cannot be used; one that only happens to lie there is then left, with a line in the log.
     """
+    if option == "":
+        return None
     if option is not None:
         path = option_path(option, model.path)
         setting = f"models.{name}.projector"

@@ -87,7 +87,7 @@ def _info(service: str, model: LocalModel, settings: Settings) -> ModelInfo:
         quantization=model.quantization,
         parameters=model.parameters,
         context_length=model.context_length,
-        vision=model.vision or projector is not None,
+        vision=model.vision if projector is None else projector != "",
         chat=model.chat_template,
     )
 

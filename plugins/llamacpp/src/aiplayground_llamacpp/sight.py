@@ -75,7 +75,9 @@ class Sight:
         self._lock = threading.Lock()
         log.clear()
         self._context = lib.mtmd_init_from_file(
-            str(path).encode(), model.pointer, _parameters(lib, model, settings)
+            str(path).encode(),
+            model.pointer,
+            _parameters(lib, max(model.size, path.stat().st_size), settings),
         )
         if not self._context:
             raise diagnose(log.lines(), path)
@@ -225,11 +227,11 @@ class _Native:
         return bitmap
 
 
-def _parameters(lib: Any, model: Model, settings: Settings) -> Any:
+def _parameters(lib: Any, size: int, settings: Settings) -> Any:
     parameters = lib.mtmd_context_params_default()
     parameters.use_gpu = settings.gpu_layers != 0
     parameters.print_timings = False
-    parameters.n_threads = settings.threads or default_threads(model.size)
+    parameters.n_threads = settings.threads or default_threads(size)
     parameters.flash_attn_type = _FLASH[settings.flash_attention]
     # A first image at load: what is wrong with the file then shows there, not at a request.
     parameters.warmup = True
