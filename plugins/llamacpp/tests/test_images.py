@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -218,6 +219,36 @@ async def test_where_not_all_fit_images_wait_like_the_rest(
     assert engine.counters["put_off"] > 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_storm_of_images_texts_and_leavers(
+    make: Make, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(machine, "LITTLE_MEMORY", 0)
+    pieces: list[list[str | bytes]] = [
+        [f"{n} " * (7 * n % 40), *([picture(n % 3, 60, 90)] if n % 2 else []), "why?"]
+        for n in range(8)
+    ]
+    calm = await make(kind, prompt_cache=0)
+    alone = [await ask(calm, *each) for each in pieces]
+    engine = await make(kind, slots=5, prompt_cache=1, batch_size=64)
+    source = random.Random(8)
+
+    async def client() -> None:
+        for _ in range(7):
+            number, patience = source.randrange(8), source.choice([0.003, 0.02, 60])
+            try:
+                async with asyncio.timeout(patience):
+                    answer = await ask(engine, *pieces[number])
+            except TimeoutError:
+                continue
+            assert answer.equals(alone[number])
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(client() for _ in range(12)))
+    assert engine.active == 0
+    assert (await ask(engine, *pieces[5])).equals(alone[5])
+
+
 async def test_whoever_leaves_during_an_image_leaves_no_trace(make: Make) -> None:
     engine = await make("qwen2vl_merger", batch_size=32, slots=2)
     large = picture(4, 300, 300)
@@ -375,8 +406,6 @@ def test_a_model_without_a_projector_says_what_to_do(worker: Worker) -> None:
 
 
 def test_damaged_images_never_end_the_worker(sighted: Worker) -> None:
-    import random
-
     source = random.Random(9)
     seen: set[int] = set()
     for number in range(150):

@@ -76,8 +76,9 @@ def find_projector(
 ) -> Path | None:
     """Return the projector that the settings name for a model, else one that lies beside it.
 
-    An empty name is none. `parts` are the model's files. Blocks on the disk. Raises `InvalidSettings` if the named one
-    cannot be used; one that only happens to lie there is then left, with a line in the log.
+    An empty name is none. `parts` are the model's files. Blocks on the disk. Raises
+    `InvalidSettings` if the named one cannot be used; one that only happens to lie there is then
+    left, with a line in the log.
     """
     if option == "":
         return None
