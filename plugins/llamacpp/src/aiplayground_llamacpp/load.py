@@ -175,16 +175,16 @@ def _make_sight(
 ) -> Sight | None:
     if beside.projector is None:
         return None
+    # Said before: where it is so wrong that the process ends, this is the log's last line.
+    report(f"opening the projector {beside.projector.name}")
     try:
-        sight = Sight(model, log, beside.projector, settings)
+        return Sight(model, log, beside.projector, settings)
     except InvalidModelFile as error:
         if beside.named:
             raise
         # It happens to lie beside the model, which writes text all the same.
         report(f"no images: {error.message}")
         return None
-    report(f"images with {beside.projector.name}")
-    return sight
 
 
 def _make_context(

@@ -9,7 +9,6 @@ import binascii
 import hashlib
 import io
 import secrets
-import warnings
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -91,13 +90,15 @@ def decode(data: bytes, field: str) -> Picture:
     from PIL import Image, ImageOps  # here: most requests have no images
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about oddities that do not concern the pixels
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_size(*image.size, field)
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(*image.size, field)
+            upright = ImageOps.exif_transpose(image).convert("RGB")
     except InvalidParameters:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _refused(
+            field, f"has too many pixels; {MAX_PIXELS:,} are the most. Send a smaller image."
+        ) from error
     except Exception as error:  # decoders of damaged files raise anything at all
         raise _refused(
             field,
