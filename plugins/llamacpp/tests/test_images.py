@@ -32,6 +32,7 @@ from plugins.llamacpp.tests.workers import Launch, Worker
 from aiplayground.errors import InvalidParameters, ServiceFailed
 from aiplayground.types import ChatRequest, Usage
 from aiplayground_llamacpp import machine
+from aiplayground_llamacpp.context import Context
 from aiplayground_llamacpp.engine import LlamaEngine
 from aiplayground_llamacpp.settings import Settings
 from aiplayground_llamacpp.sight import Sight
@@ -308,6 +309,31 @@ async def test_an_image_that_cannot_be_encoded_fails_its_request_alone(
     assert len((await beside).tokens) == 200
     monkeypatch.undo()
     assert len((await ask(engine, "look: ", picture(1), " what?")).tokens) == 24
+    assert engine.active == 0
+
+
+async def test_a_piece_of_an_image_that_fails_or_is_interrupted(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await make("qwen2vl_merger", batch_size=32, slots=1, prompt_cache=0)
+    large = picture(4, 220, 150)
+    whole = await ask(engine, "look: ", large, " what?")
+    await ask(engine, "something else")
+    decode, results = Context.decode_embeddings, [0, 0, 2, 0, 0, -3]
+
+    def decode_embeddings(self: Context, *args: Any, **fields: Any) -> int:
+        planned = results.pop(0) if results else 0
+        return planned or decode(self, *args, **fields)
+
+    monkeypatch.setattr(Context, "decode_embeddings", decode_embeddings)
+    with pytest.raises(ServiceFailed, match="status -3"):
+        await ask(engine, "look: ", large, " what?")
+    assert not results
+    results += [0, 2, 0, 2]
+    assert (await ask(engine, "look: ", large, " what?")).equals(whole)
+    results += [0, 1]  # no room, and nobody else to make any
+    assert (await ask(engine, "no: ", large, " what?")).reason == "length"
+    assert (await ask(engine, "look: ", large, " what?")).equals(whole)
     assert engine.active == 0
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from plugins.llamacpp.tests.tiny_parts import data_url, picture
 
 from aiplayground.errors import InvalidParameters
+from aiplayground_llamacpp import pictures
 from aiplayground_llamacpp.pictures import MAX_BYTES, MAX_IMAGES, Gallery, decode, picture_of
 
 
@@ -99,3 +100,14 @@ def test_a_gallery_gives_each_image_a_mark() -> None:
     assert len({each.digest for each in gallery.pictures.values()}) == 1
     with pytest.raises(InvalidParameters, match="too many"):
         gallery.add(part, "x")
+
+
+def test_the_images_of_a_request_have_a_limit_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "MAX_TOTAL", 2 * 40 * 40)
+    gallery = Gallery()
+    part = {"image_url": data_url(picture(1))}
+    gallery.add(part, "x")
+    gallery.add(part, "x")
+    with pytest.raises(InvalidParameters, match="3,200 pixels in all"):
+        gallery.add(part, "x")
+    assert len(gallery.pictures) == 2

@@ -27,6 +27,9 @@ MAX_BYTES = 16 * 2**20
 MAX_PIXELS = 40_000_000
 """Of one image: more than any model looks at, and 120 MB of memory while it is made smaller."""
 
+MAX_TOTAL = 2 * MAX_PIXELS
+"""Pixels of all images of a request."""
+
 MAX_ASPECT = 100
 """Longer side to shorter: models scale what is narrower than this to nothing."""
 
@@ -53,8 +56,13 @@ class Gallery:
         """Take in an image part; return its mark. Raises `InvalidParameters` naming the field."""
         if len(self.pictures) >= MAX_IMAGES:
             raise _refused(field, f"is one image too many; {MAX_IMAGES} are the most.")
+        picture = picture_of(part, field)
+        if sum(len(each.rgb) // 3 for each in (picture, *self.pictures.values())) > MAX_TOTAL:
+            raise _refused(
+                field, f"makes it more than {MAX_TOTAL:,} pixels in all. Send smaller images."
+            )
         mark = f"x{secrets.token_hex(8)}x"
-        self.pictures[mark] = picture_of(part, field)
+        self.pictures[mark] = picture
         return mark
 
 

@@ -220,7 +220,7 @@ class _Native:
         return native
 
     def _bitmap(self, picture: Picture) -> Any:
-        pixels = (ctypes.c_uint8 * len(picture.rgb)).from_buffer_copy(picture.rgb)
+        pixels = ctypes.cast(ctypes.c_char_p(picture.rgb), ctypes.POINTER(ctypes.c_uint8))
         bitmap = self._lib.mtmd_bitmap_init(picture.width, picture.height, pixels)
         self._lib.mtmd_bitmap_set_id(bitmap, picture.digest.encode())
         self._bitmaps.append(bitmap)
@@ -229,7 +229,7 @@ class _Native:
 
 def _parameters(lib: Any, size: int, settings: Settings) -> Any:
     parameters = lib.mtmd_context_params_default()
-    parameters.use_gpu = settings.gpu_layers != 0
+    parameters.use_gpu = settings.gpu_layers != 0 and settings.devices != ("none",)
     parameters.print_timings = False
     parameters.n_threads = settings.threads or default_threads(size)
     parameters.flash_attn_type = _FLASH[settings.flash_attention]
