@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from plugins.llamacpp.tests.tiny_model import write_model
+from plugins.llamacpp.tests.tiny_parts import picture, shown, write_projector
 from tests.fakes import QUICK, ask, question
 
 import aiplayground_llamacpp.plugin as llamacpp
@@ -82,6 +83,19 @@ async def test_tools_formats_and_several_answers_through_the_kernel(kernel: Kern
     assert json.loads(text)["on"] in (True, False)
     with pytest.raises(InvalidParameters, match="tool_choice"):
         await ask(kernel, "tiny", tools=[tool], tool_choice="always")
+
+
+async def test_images_through_the_kernel(kernel: Kernel, home: Path) -> None:
+    write_projector(home / "models" / "mmproj-tiny.gguf")
+    write_model(home / "models" / "plain.gguf")
+    listed = {model.name: model.vision for model in await kernel.models()}
+    assert (listed["tiny"], listed["plain"]) == (True, False)
+    fields: dict[str, Any] = {"max_tokens": 8, "temperature": 0, "ignore_eos": True}
+    parts = [shown("What is it?", picture(seed), "?") for seed in (1, 1, 2)]
+    answers = [await ask(kernel, "tiny", messages=messages, **fields) for messages in parts]
+    assert answers[0] == answers[1] != answers[2]
+    with pytest.raises(InvalidParameters, match="mmproj"):
+        await ask(kernel, "plain", messages=parts[0])
 
 
 async def test_hundred_simultaneous_first_requests_start_one_worker(kernel: Kernel) -> None:
@@ -173,7 +187,7 @@ async def test_a_caller_who_leaves_stops_the_engine(kernel: Kernel) -> None:
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             InvalidParameters,
-            "text only",
+            "cannot see",
         ),
     ],
 )

@@ -21,19 +21,19 @@ class Branch(Work):
 
     __slots__ = (
         "_chain", "_entries", "_limit", "_model", "_prompt", "_text",
-        "cached", "count", "index", "job",
+        "cached", "count", "images", "index", "job",
     )  # fmt: skip
 
     def __init__(self, model: Model, job: Job, index: int, order: int, size: int) -> None:
         task = job.task
         super().__init__(list(task.prompt), order)
-        self.job, self.index = job, index
+        self.job, self.index, self.images = job, index, task.images
         self.count = 0
         self.cached: int | None = None
         self._model = model
         self._text = AnswerText(task.stops)
         self._entries: list[dict[str, Any]] = []
-        self._prompt = len(task.prompt)
+        self._prompt = task.size
         room = size - self._prompt + 1  # the last token need not be kept
         self._limit = room if task.limit is None else min(task.limit, room)
         self._chain: Chain | None = None
@@ -42,7 +42,7 @@ class Branch(Work):
         """Make the samplers, if there are none yet. Raises `InvalidParameters` for a grammar."""
         if self._chain is None:
             task = self.job.task
-            self._chain = make_chain(self._model, task.plan.numbered(self.index), task.prompt)
+            self._chain = make_chain(self._model, task.plan.numbered(self.index), task.text)
 
     def close(self) -> None:
         """Free the samplers."""

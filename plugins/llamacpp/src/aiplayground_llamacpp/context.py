@@ -36,15 +36,27 @@ class Row(NamedTuple):
 
 
 class Context:
-    """A context of `slots` sequences with up to `size` tokens each, `cells` for all together."""
+    """A context of `slots` sequences with up to `size` tokens each, `cells` for all together.
+
+    `whole`: a batch is computed in one piece, as images need it that are seen as a whole.
+    """
 
     def __init__(
-        self, model: Model, log: EngineLog, settings: Settings, *, size: int, cells: int
+        self,
+        model: Model,
+        log: EngineLog,
+        settings: Settings,
+        *,
+        size: int,
+        cells: int,
+        whole: bool = False,
     ) -> None:
         self.model = model
         self._lib = lib = model.lib
         self.slots = settings.slots
         parameters = _parameters(model, settings, cells)
+        if whole:
+            parameters.n_ubatch = parameters.n_batch
         # Asked for often, so it must not be Python: "is the flag's text not empty?"
         self._flag = ctypes.create_string_buffer(2)
         parameters.abort_callback = ctypes.cast(_strlen(), lib.ggml_abort_callback)
@@ -57,8 +69,11 @@ class Context:
         if not self._memory:
             self.close()
             raise bad_model(model.path, "makes embeddings, not text. Choose a language model.")
+        model.adapt(self._context)
         self.size = min(int(lib.llama_n_ctx_seq(self._context)), size)
         self.batch_size = int(parameters.n_batch)
+        # What sees itself as a whole cannot be computed in pieces: more ends the process.
+        self.most_at_once = int(parameters.n_ubatch)
         # The state of a recurrent model has no beginning that could be taken over.
         self.sharing = not model.recurrent
         self._batch = Batch(lib, self.batch_size)
@@ -79,6 +94,35 @@ class Context:
         status = int(self._lib.llama_decode(self._context, batch))
         self._outputs = frozenset(places) if status == OK else frozenset()
         return status, places
+
+    def decode_embeddings(
+        self, sequence: int, embeddings: Any, positions: Sequence[int], count: int, *, causal: bool
+    ) -> int:
+        """Compute `count` embeddings, which stand for tokens, as one batch; status as `decode`.
+
+        `embeddings` points to that many; `positions` has one, or several sections of them.
+        `causal`: each sees only those before it; if not, they are `most_at_once` at most.
+        """
+        self._check_sequence(sequence)
+        if not 0 < count <= (self.batch_size if causal else self.most_at_once):
+            raise ValueError(f"a batch of {count} embeddings")
+        self._flag[0] = b"\0"
+        self._outputs = frozenset()
+        lib, own = self._lib, ctypes.c_int32 * count
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        sequences = (pointer * count)(*[ctypes.pointer(ctypes.c_int32(sequence))] * count)
+        places = (ctypes.c_int32 * len(positions))(*positions)
+        wanted = (ctypes.c_int8 * count)()
+        batch = lib.llama_batch(
+            count, None, embeddings, places, own(*[1] * count), sequences, wanted
+        )
+        if causal:
+            return int(lib.llama_decode(self._context, batch))
+        lib.llama_set_causal_attn(self._context, False)
+        try:
+            return int(lib.llama_decode(self._context, batch))
+        finally:
+            lib.llama_set_causal_attn(self._context, True)
 
     def interrupt(self) -> None:
         """Let the batch in work end soon, where the device can. From any thread."""

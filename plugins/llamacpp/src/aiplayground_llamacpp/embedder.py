@@ -44,6 +44,7 @@ class Embedder:
             self._context = self._open(model, settings, MEAN)
         if not self._context:
             raise diagnose(log.lines(), model.path)
+        model.adapt(self._context)
         self._batch = Batch(lib, self.size)
         if lib.llama_pooling_type(self._context) == RANK:
             self.close()

@@ -29,10 +29,11 @@ from .bindings import EngineLog, load_bindings
 from .embedder import Embedder, batches
 from .grammar import grammar_of
 from .jobs import Job, Task
-from .load import Loaded, check_file, load
+from .load import Loaded, check_beside, check_file, load
 from .native import unloaded
+from .options import options_for
 from .parameters import PARAMETERS
-from .prompt import chat_prompt, input_tokens, text_tokens, too_long
+from .prompt import Prompt, chat_prompt, input_tokens, text_tokens, too_long
 from .runner import BatchRunner
 from .sampling import plan
 from .settings import Settings
@@ -93,9 +94,12 @@ class LlamaEngine:
     async def load(self, path: Path, name: str, on_progress: Progress) -> LoadedModel:
         """Load a GGUF file in place of the present model.
 
-        A file that is no sound GGUF is refused before the present model is given up.
+        A file that is no sound GGUF, or has settings that cannot be met, is refused before the
+        present model is given up.
         """
         gguf = await asyncio.to_thread(check_file, path)
+        beside = await asyncio.to_thread(check_beside, gguf, self._settings, name, self._report)
+        settings = options_for(self._settings, name)
         await self.unload()
         abandoned = threading.Event()
 
@@ -104,7 +108,7 @@ class LlamaEngine:
             return not abandoned.is_set() and not self._closing.is_set()
 
         def work() -> _Seat:
-            loaded = load(self._lib, self._log, gguf, self._settings, keep_on, self._report)
+            loaded = load(self._lib, self._log, gguf, settings, beside, keep_on, self._report)
             if abandoned.is_set():
                 loaded.close()
                 raise unloaded()
@@ -140,11 +144,11 @@ class LlamaEngine:
         shaper = Shaper(template.dialect, request)
         wanted = asked(request)
 
-        def prompt() -> list[int]:
+        def prompt() -> Prompt:
             model, size = seat.loaded.model, seat.facts.context_length
-            made = chat_prompt(model, template, wanted, size)
+            made = chat_prompt(model, template, wanted, size, seat.loaded.sight)
             shaper.begin(made.text)
-            return made.tokens
+            return made
 
         return shaped(self._answer(seat, runner, wanted, prompt, stops), shaper)
 
@@ -152,8 +156,10 @@ class LlamaEngine:
         """Continue a text."""
         seat, runner = self._require_writer()
 
-        def prompt() -> list[int]:
-            return text_tokens(seat.loaded.model, request.prompt, seat.facts.context_length)
+        def prompt() -> Prompt:
+            text = request.prompt
+            tokens = text_tokens(seat.loaded.model, text, seat.facts.context_length)
+            return Prompt(tokens, text)
 
         return self._answer(seat, runner, request, prompt, ())
 
@@ -177,7 +183,7 @@ class LlamaEngine:
         seat: _Seat,
         runner: BatchRunner,
         request: Sampling,
-        prompt: Callable[[], list[int]],
+        prompt: Callable[[], Prompt],
         stops: tuple[str, ...],
     ) -> AsyncGenerator[ChatChunk, None]:
         task = await asyncio.to_thread(_task, seat, request, prompt, stops)
@@ -212,7 +218,7 @@ class LlamaEngine:
         if self._seat is not seat:
             raise unloaded()
         if seat.embedder is None:
-            seat.embedder = Embedder(seat.loaded.model, self._log, self._settings)
+            seat.embedder = Embedder(seat.loaded.model, self._log, seat.loaded.settings)
         return seat.embedder
 
     def _embed(self, seat: _Seat, texts: list[list[int]]) -> list[list[float]]:
@@ -227,14 +233,16 @@ class LlamaEngine:
         runner = embedder = None
         if loaded.context is None:
             try:
-                embedder = Embedder(loaded.model, self._log, self._settings)
+                embedder = Embedder(loaded.model, self._log, loaded.settings)
             except AIPlaygroundError:
                 loaded.close()
                 raise
             size = embedder.size
         else:
             cache = self._settings.prompt_cache * 2**20
-            runner = BatchRunner(self._thread, loaded.context, self._report, cache=cache)
+            runner = BatchRunner(
+                self._thread, loaded.context, self._report, cache=cache, sight=loaded.sight
+            )
             runner.start()
             size = loaded.context.size
         facts = LoadedModel(
@@ -254,11 +262,11 @@ class LlamaEngine:
 
 
 def _task(
-    seat: _Seat, request: Sampling, prompt: Callable[[], list[int]], stops: tuple[str, ...]
+    seat: _Seat, request: Sampling, prompt: Callable[[], Prompt], stops: tuple[str, ...]
 ) -> Task:
     """Make everything that the runner needs; blocks, in a thread that has the time."""
     loaded = seat.loaded
-    tokens = _check(prompt(), seat.facts.context_length)
+    made = prompt()
     grammar = grammar_of(request, schema_of(request))
     if grammar is not None:
         loaded.model.group()
@@ -267,22 +275,33 @@ def _task(
         from . import candidates  # noqa: F401  # its import takes time that the runner has not
 
         alternatives = request.top_logprobs or 0
-    return Task(
-        prompt=tokens,
+    task = Task(
+        prompt=made.tokens,
+        images=made.images,
         plan=plan(request, loaded.model.vocabulary, loaded.defaults, grammar),
         stops=(*(request.stop or ()), *stops),
         limit=request.max_tokens,
         answers=request.n or 1,
         logprobs=alternatives,
     )
+    _check(task, seat)
+    return task
 
 
-def _check(tokens: list[int], limit: int) -> list[int]:
-    if not tokens:
+def _check(task: Task, seat: _Seat) -> None:
+    limit, context = seat.facts.context_length, seat.loaded.context
+    if not task.prompt:
         raise InvalidParameters(
             "The prompt is empty. Give the model something to continue.",
             details={"field": "prompt"},
         )
-    if len(tokens) >= limit:
-        raise too_long(len(tokens), limit)
-    return tokens
+    if task.size >= limit:
+        raise too_long(task.size, limit)
+    sight, most = seat.loaded.sight, context.most_at_once if context else 0
+    largest = max((image.size for image in task.images), default=0)
+    if sight is not None and not sight.causal and largest > most:
+        raise InvalidParameters(
+            f"The image takes {largest} tokens, which this model must see at once, and a batch "
+            f"holds {most}. Send a smaller image, or set batch_size to {largest} or more.",
+            details={"field": "messages", "tokens": largest, "limit": most},
+        )

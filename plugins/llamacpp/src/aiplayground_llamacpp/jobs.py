@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiplayground.errors import AIPlaygroundError
 from aiplayground.types import ChatChunk
 
 from .sampling import SamplerPlan
+
+if TYPE_CHECKING:
+    from .sight import Image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +22,7 @@ class Task:
 
     `limit` is the most tokens that the answer may have, `None` for what the context holds.
     `answers` of them are wanted. `logprobs`: how many alternatives to tell with each token.
+    In the places of `images` the prompt has numbers below zero.
     """
 
     prompt: Sequence[int]
@@ -26,6 +31,17 @@ class Task:
     limit: int | None = None
     answers: int = 1
     logprobs: int | None = None
+    images: tuple[Image, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Tokens of memory that the prompt takes."""
+        return len(self.prompt) + sum(image.size - image.length for image in self.images)
+
+    @property
+    def text(self) -> Sequence[int]:
+        """The prompt without its images."""
+        return [token for token in self.prompt if token >= 0] if self.images else self.prompt
 
 
 class Job:

@@ -56,6 +56,7 @@ class Model:
         self._groups: Groups | None = None
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(_BUFFER)
+        self._adapters: list[tuple[Any, float]] = []
         self._check_usable()
 
     def _check_usable(self) -> None:
@@ -69,6 +70,28 @@ class Model:
         if why is not None:
             self.close()
             raise bad_model(self.path, why)
+
+    def add_adapter(self, log: EngineLog, path: Path, scale: float) -> None:
+        """Load a checked LoRA adapter, which the contexts made from now on use.
+
+        It is freed with the model. Raises `InvalidModelFile` if llama.cpp does not take it.
+        """
+        log.clear()
+        adapter = self.lib.llama_adapter_lora_init(self._model, str(path).encode())
+        if not adapter:
+            raise diagnose(log.lines(), path)
+        self._adapters.append((adapter, scale))
+
+    def adapt(self, context: Any) -> None:
+        """Let a new native context use the adapters."""
+        count = len(self._adapters)
+        if count == 0:
+            return
+        pointers = (self.lib.llama_adapter_lora_p_ctypes * count)()
+        pointers[:] = [pointer for pointer, _ in self._adapters]
+        scales = (ctypes.c_float * count)(*(scale for _, scale in self._adapters))
+        if self.lib.llama_set_adapters_lora(context, pointers, count, scales):
+            raise bad_model(self.path, "does not take the LoRA adapters of the settings.")
 
     @property
     def pointer(self) -> Any:

@@ -14,12 +14,15 @@ from aiplayground.serving.protocol import LOAD_PATH, UNLOAD_PATH
 from aiplayground.types import ModelInfo
 
 from .launch import launch_spec, worker_name
+from .options import model_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiplayground.context import ServiceContext, WorkerHandle
     from aiplayground.models import LocalModel
+
+    from .settings import Settings
 
 SERVED = frozenset({"llm", "embedding"})
 """Types of models that a worker can load."""
@@ -67,10 +70,12 @@ def base_url(ctx: ServiceContext, name: str | None) -> str:
 
 async def list_served(ctx: ServiceContext) -> Sequence[ModelInfo]:
     """Return the models for text and for embeddings on this computer."""
-    return [_info(ctx.service, model) for model in await ctx.local_models() if model.type in SERVED]
+    models = [model for model in await ctx.local_models() if model.type in SERVED]
+    return [_info(ctx.service, model, ctx.settings) for model in models]
 
 
-def _info(service: str, model: LocalModel) -> ModelInfo:
+def _info(service: str, model: LocalModel, settings: Settings) -> ModelInfo:
+    projector = model_options(settings, model.name).projector
     return ModelInfo(
         name=model.name,
         path=str(model.path),
@@ -82,7 +87,7 @@ def _info(service: str, model: LocalModel) -> ModelInfo:
         quantization=model.quantization,
         parameters=model.parameters,
         context_length=model.context_length,
-        vision=model.vision,
+        vision=model.vision if projector is None else projector != "",
         chat=model.chat_template,
     )
 

@@ -24,7 +24,9 @@ from .measuring import Measuring
 from .memory import SlotMemory
 from .native import unloaded
 from .scheduler import Limit, Pace, Part, Slot, held_back, latecomer, next_parts, split
+from .sight import Sight
 from .thread import EngineThread
+from .viewer import Viewer, up_to_images
 
 STEP = 0.1
 """Seconds that a step aims to take at most: so long may an answer wait for its next token."""
@@ -51,6 +53,7 @@ class BatchRunner:
         report: Callable[[str], None],
         *,
         cache: int,
+        sight: Sight | None = None,
     ) -> None:
         self._thread = thread
         self._context = context
@@ -65,6 +68,7 @@ class BatchRunner:
         most = context.batch_size
         self._pace = Pace(STEP, least=LEAST_CHUNK, quiet=QUIET_CHUNK, most=most)
         self._measuring = Measuring(self._memory, report)
+        self._viewer = Viewer(context, sight) if sight else None
         self._orders = 0
         self._running = self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -149,14 +153,42 @@ class BatchRunner:
             self._place_waiting()
         quiet = all(slot.pending != 1 for slot in self._slots)
         chunk = self._pace.chunk(quiet=quiet)
+        seen = self._viewer is not None and self._look(self._viewer, chunk)
         parts = next_parts(self._slots, self._context.batch_size, chunk)
+        if self._viewer is not None:
+            parts = up_to_images(parts)
         for batch in split(parts, self._measuring.sizes):
             if not self._compute(batch):
                 break
         if parts:
             self.counters.steps += 1
             self.counters.step_seconds += perf_counter() - started
-        return bool(parts or self._waiting)
+        return bool(parts or seen or self._waiting)
+
+    def _look(self, viewer: Viewer, most: int) -> bool:
+        """Do a piece of the image that is next; return False if there is none."""
+        view = viewer.next(self._slots)
+        if view is None:
+            return False
+        self._computed = [view.work.job]
+        before = len(view.slot.tokens)
+        try:
+            status = viewer.step(view, most)
+        except ServiceFailed as error:
+            self._fail(view.work.job, error)
+            self._end(view.slot, view.work)
+            return True
+        finally:
+            self._computed = []
+        self.counters.prompt_tokens += len(view.slot.tokens) - before
+        if status == FULL:
+            self._make_room([Part(view.slot, view.image.length, False)])
+        elif status == INTERRUPTED:
+            self._memory.trim(view.slot, len(view.slot.tokens))
+            viewer.drop()
+        elif status != OK:
+            raise _failed(status)
+        return True
 
     def _drop_cancelled(self) -> None:
         for slot in self._slots:
@@ -261,6 +293,9 @@ class BatchRunner:
         self._outbox.append((branch.job, branch.end("length")))
 
     def _end(self, slot: Slot[Branch], branch: Branch) -> None:
+        if self._viewer is not None and self._viewer.begun_in(slot):
+            self._memory.trim(slot, len(slot.tokens))
+            self._viewer.drop()
         self._memory.leave(slot)
         self._close(branch)
 

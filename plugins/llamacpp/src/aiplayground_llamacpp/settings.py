@@ -76,8 +76,9 @@ class Settings(BaseModel):
         default_factory=dict,
         description=(
             "What differs for single models, by name: context_size, gpu_layers, chat_template, "
-            "adapters (LoRA files with a scale), projector (for images), draft (a small model "
-            "that guesses ahead)."
+            "adapters (LoRA files with a scale), projector (the file for images; if not given, "
+            "the one beside the model; empty for none), draft (a small model that guesses ahead). "
+            "Files without a folder are looked for beside the model."
         ),
     )
     context_size: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
