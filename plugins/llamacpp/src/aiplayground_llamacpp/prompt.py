@@ -90,10 +90,14 @@ def _readable(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _join(index: int, parts: Sequence[Mapping[str, Any]], gallery: Gallery | None) -> str:
-    return "".join(
-        _text_of(part, f"messages[{index}].content[{number}]", gallery)
-        for number, part in enumerate(parts)
-    )
+    """Join texts as llama-server does: by a line break, but for a text that follows an image."""
+    joined, beside_text = "", False
+    for number, part in enumerate(parts):
+        piece = _text_of(part, f"messages[{index}].content[{number}]", gallery)
+        is_text = part.get("type") == "text"
+        joined += "\n" + piece if is_text and beside_text and joined else piece
+        beside_text = is_text
+    return joined
 
 
 def _text_of(part: Mapping[str, Any], field: str, gallery: Gallery | None) -> str:
