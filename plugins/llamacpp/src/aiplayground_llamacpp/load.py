@@ -21,6 +21,7 @@ from .context import Context
 from .enginelog import bad_model, out_of_memory
 from .machine import available_memory, cache_bytes, cache_cells
 from .native import Model
+from .ranking import TEMPLATE_KEY
 from .sampling import METADATA_KEYS, model_defaults
 from .settings import Settings
 from .template import CHATML, CHATML_STOP, ChatTemplate
@@ -37,7 +38,8 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 class Loaded:
     """What is in memory. `template` is an error where the file's template is no valid one.
 
-    A model for embeddings has no context to write in.
+    A model for embeddings has no context to write in; one that ranks neither. `rank_form` is how
+    that wants query and document, if its file says so.
     """
 
     model: Model
@@ -45,6 +47,8 @@ class Loaded:
     template: ChatTemplate | InvalidParameters
     template_is_guess: bool
     defaults: Mapping[str, float]
+    ranks: bool = False
+    rank_form: str | None = None
 
     @property
     def template_stops(self) -> tuple[str, ...]:
@@ -122,7 +126,8 @@ def load(
         raise
     template, guessed = _make_template(model, source, settings)
     defaults = model_defaults({key: model.metadata(key) or "nan" for key in METADATA_KEYS})
-    return Loaded(model, context, template, guessed, defaults)
+    ranks, form = gguf.is_reranker, gguf.text(TEMPLATE_KEY)
+    return Loaded(model, context, template, guessed, defaults, ranks, form)
 
 
 def _make_context(

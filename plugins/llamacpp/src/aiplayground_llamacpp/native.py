@@ -62,10 +62,8 @@ class Model:
         lib, why = self.lib, None
         if lib.llama_vocab_type(self._vocab) == NO_VOCABULARY or self.vocabulary < 1:
             why = "has no vocabulary, so it cannot read or write text."
-        elif lib.llama_model_has_encoder(self._model):
+        elif lib.llama_model_has_encoder(self._model) and lib.llama_model_has_decoder(self._model):
             why = "is an encoder-decoder model, which llamacpp-backend does not serve."
-        elif not lib.llama_model_has_decoder(self._model):
-            why = "makes embeddings, not text. Choose a language model."
         if why is not None:
             self.close()
             raise bad_model(self.path, why)

@@ -23,7 +23,13 @@ def backend() -> BackendSpec:
         title="llama.cpp",
         description="GGUF language models on llama.cpp",
         capabilities=frozenset(
-            {Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.TOOLS}
+            {
+                Capability.CHAT,
+                Capability.COMPLETION,
+                Capability.EMBEDDING,
+                Capability.RERANK,
+                Capability.TOOLS,
+            }
         ),
         parameters=PARAMETERS,
         preferred_port=8080,
