@@ -90,16 +90,16 @@ def decoder_metadata(architecture: str, **more: object) -> dict[str, object]:
     }
 
 
-def attention(source: Source, block: str) -> Weights:
+def attention(source: Source, block: str, head: int = HEAD) -> Weights:
     """Return the attention of a layer, with norms for each head."""
     return {
         f"{block}.attn_norm.weight": source.near_one(WIDTH),
-        f"{block}.attn_q.weight": source.matrix(HEADS * HEAD, WIDTH),
-        f"{block}.attn_k.weight": source.matrix(KV_HEADS * HEAD, WIDTH),
-        f"{block}.attn_v.weight": source.matrix(KV_HEADS * HEAD, WIDTH),
-        f"{block}.attn_q_norm.weight": source.near_one(HEAD),
-        f"{block}.attn_k_norm.weight": source.near_one(HEAD),
-        f"{block}.attn_output.weight": source.matrix(WIDTH, HEADS * HEAD),
+        f"{block}.attn_q.weight": source.matrix(HEADS * head, WIDTH),
+        f"{block}.attn_k.weight": source.matrix(KV_HEADS * head, WIDTH),
+        f"{block}.attn_v.weight": source.matrix(KV_HEADS * head, WIDTH),
+        f"{block}.attn_q_norm.weight": source.near_one(head),
+        f"{block}.attn_k_norm.weight": source.near_one(head),
+        f"{block}.attn_output.weight": source.matrix(WIDTH, HEADS * head),
     }
 
 
@@ -153,3 +153,14 @@ def write_t5_encoder(path: Path) -> Path:
         }
     more = {"attention.head_count_kv": HEADS, "attention.relative_buckets_count": 32}
     return write_gguf(path, decoder_metadata("t5encoder", **more), weights)
+
+
+def write_tiny_heads(path: Path) -> Path:
+    """Write a Qwen 3 whose attention heads have 32 numbers: one block of a quantised cache."""
+    source, head = Source(13), 32
+    weights = ends(source)
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        weights |= attention(source, block, head) | feed_forward(source, block)
+    more = {"attention.key_length": head, "attention.value_length": head}
+    return write_gguf(path, decoder_metadata("qwen3", **more), weights)

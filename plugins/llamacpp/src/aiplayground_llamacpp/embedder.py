@@ -18,6 +18,7 @@ from .enginelog import diagnose
 from .machine import default_threads
 from .native import Model
 from .settings import Settings
+from .tuning import tune_context
 
 MOST_TOKENS = 2048
 """Tokens of a text unless the settings say otherwise: the memory needed grows with their square."""
@@ -98,6 +99,7 @@ class Embedder:
 
     def _open(self, model: Model, settings: Settings, pooling: int) -> Any:
         parameters = self._lib.llama_context_default_params()
+        tune_context(parameters, settings)
         parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = self.size
         parameters.n_seq_max = MOST_TEXTS
         parameters.kv_unified = True

@@ -41,6 +41,7 @@ from .sampling import plan
 from .settings import Settings
 from .template import ChatTemplate
 from .thread import EngineThread
+from .tuning import check_model, check_settings
 
 
 @dataclass(slots=True)
@@ -57,7 +58,9 @@ class LlamaEngine:
     """Serves one GGUF model. `report` takes lines for the worker's log."""
 
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+        """Make it, without loading anything. Raises `InvalidSettings`."""
         self._settings = settings
+        self._extras = check_settings(settings)
         self._log = EngineLog(report, verbose=settings.verbose)
         self._report = report
         self._thread = EngineThread()
@@ -99,6 +102,7 @@ class LlamaEngine:
         A file that is no sound GGUF is refused before the present model is given up.
         """
         gguf = await asyncio.to_thread(check_file, path)
+        check_model(self._settings, gguf, name)
         await self.unload()
         abandoned = threading.Event()
 
@@ -246,6 +250,8 @@ class LlamaEngine:
         self._lib = load_bindings()
         self._log.install(self._lib)
         self._lib.llama_backend_init()
+        if self._extras.numa:
+            self._lib.llama_numa_init(self._extras.numa)
 
     def _make_seat(self, loaded: Loaded, name: str) -> _Seat:
         runner = embedder = None

@@ -143,9 +143,10 @@ def _make_context(
             f"context_size {size} is more than the {model.trained_context} tokens that the model "
             "was trained on: long texts may get worse answers"
         )
-    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1)
+    types = (settings.cache_type_k, settings.cache_type_v)
+    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1, types)
     cells = cache_cells(size, settings.slots, token)
-    needed, free = cache_bytes(gguf, cells), available_memory()
+    needed, free = cache_bytes(gguf, cells, types), available_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
     if needed and free is not None and needed > free and not lib_offloads(model.lib):
         raise out_of_memory(gguf.path, needed, free)

@@ -19,6 +19,7 @@ from aiplayground.errors import ServiceNotAvailable
 from .bindings import EngineLog, holding_the_lock
 from .enginelog import bad_model, diagnose
 from .settings import Settings
+from .tuning import tune_model
 
 if TYPE_CHECKING:
     from .candidates import Groups
@@ -230,4 +231,5 @@ def _model_parameters(lib: Any, settings: Settings) -> Any:
         (False, False): lib.LLAMA_LOAD_MODE_NONE,
     }
     parameters.load_mode = modes[settings.memory_map, settings.lock_memory]
+    tune_model(lib, parameters, settings)
     return parameters
