@@ -164,3 +164,112 @@ def write_tiny_heads(path: Path) -> Path:
         weights |= attention(source, block, head) | feed_forward(source, block)
     more = {"attention.key_length": head, "attention.value_length": head}
     return write_gguf(path, decoder_metadata("qwen3", **more), weights)
+
+
+def write_mamba(path: Path) -> Path:
+    """Write a Mamba: a recurrent model, with a state instead of keys and values."""
+    source, inner, state, rank = Source(17), 2 * WIDTH, 8, 2
+    weights = ends(source)
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        weights |= {
+            f"{block}.attn_norm.weight": source.near_one(WIDTH),
+            f"{block}.ssm_in.weight": source.matrix(2 * inner, WIDTH),
+            f"{block}.ssm_conv1d.weight": source.matrix(inner, 4),
+            f"{block}.ssm_conv1d.bias": source.normal((inner,), 0.1),
+            f"{block}.ssm_x.weight": source.matrix(rank + 2 * state, inner),
+            f"{block}.ssm_dt.weight": source.matrix(inner, rank),
+            f"{block}.ssm_dt.bias": source.normal((inner,), 0.1),
+            f"{block}.ssm_a": -np.abs(source.matrix(inner, state, 1)),
+            f"{block}.ssm_d": source.near_one(inner),
+            f"{block}.ssm_out.weight": source.matrix(WIDTH, inner),
+        }
+    more: dict[str, object] = {
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": inner,
+        "ssm.state_size": state,
+        "ssm.time_step_rank": rank,
+    }
+    return write_gguf(path, decoder_metadata("mamba", **more), weights)
+
+
+def write_lfm2(path: Path) -> Path:
+    """Write an LFM 2: a hybrid, with a recurrent layer and one of attention."""
+    source = Source(19)
+    weights = ends(source)
+    weights["token_embd_norm.weight"] = weights.pop("output_norm.weight")
+    weights |= {
+        "blk.0.attn_norm.weight": source.near_one(WIDTH),
+        "blk.0.shortconv.conv.weight": source.matrix(WIDTH, 3),
+        "blk.0.shortconv.in_proj.weight": source.matrix(3 * WIDTH, WIDTH),
+        "blk.0.shortconv.out_proj.weight": source.matrix(WIDTH, WIDTH),
+        **attention(source, "blk.1"),
+    }
+    for layer in range(LAYERS):
+        weights |= feed_forward(source, f"blk.{layer}")
+    more = {"attention.head_count_kv": array(I32, [0, KV_HEADS]), "shortconv.l_cache": 3}
+    return write_gguf(path, decoder_metadata("lfm2", **more), weights)
+
+
+WINDOW = 32
+"""Tokens that a layer of `write_gemma` with a window sees."""
+
+
+def write_gemma(path: Path) -> Path:
+    """Write a Gemma 3, of whose layers every other one sees a sliding window alone."""
+    source = Source(23)
+    weights = ends(source) | {"output.weight": source.matrix(VOCABULARY, WIDTH)}
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        weights |= attention(source, block) | feed_forward(source, block)
+        weights[f"{block}.post_attention_norm.weight"] = source.near_one(WIDTH)
+        weights[f"{block}.post_ffw_norm.weight"] = source.near_one(WIDTH)
+    more = {"attention.sliding_window": WINDOW, "attention.sliding_window_pattern": 2}
+    return write_gguf(path, decoder_metadata("gemma3", **more), weights)
+
+
+def write_rwkv(path: Path) -> Path:
+    """Write an RWKV 6: another recurrent model, with three states in each layer."""
+    source, head, extra = Source(29), 8, 4
+    weights = ends(source) | {
+        "token_embd_norm.weight": source.near_one(WIDTH),
+        "token_embd_norm.bias": source.normal((WIDTH,), 0.1),
+        "output_norm.bias": source.normal((WIDTH,), 0.1),
+        "output.weight": source.matrix(VOCABULARY, WIDTH),
+    }
+    for layer in range(LAYERS):
+        weights |= _rwkv_layer(source, f"blk.{layer}", head, extra)
+    more: dict[str, object] = {
+        "attention.head_count": 0,
+        "attention.head_count_kv": 0,
+        "attention.layer_norm_epsilon": 1e-5,
+        "wkv.head_size": head,
+        "time_mix_extra_dim": extra,
+        "time_decay_extra_dim": extra,
+        "token_shift_count": 2,
+    }
+    return write_gguf(path, decoder_metadata("rwkv6", **more), weights)
+
+
+def _rwkv_layer(source: Source, block: str, head: int, extra: int) -> Weights:
+    square = ("time_mix_key", "time_mix_value", "time_mix_receptance", "time_mix_gate")
+    weights: Weights = {
+        f"{block}.{name}.weight": source.matrix(WIDTH, WIDTH)
+        for name in (*square, "time_mix_output", "channel_mix_receptance")
+    }
+    for name in ("attn_norm", "attn_norm_2", "time_mix_ln"):
+        weights[f"{block}.{name}.weight"] = source.near_one(WIDTH)
+        weights[f"{block}.{name}.bias"] = source.normal((WIDTH,), 0.1)
+    for name in ("time_mix_lerp_x", "channel_mix_lerp_k", "channel_mix_lerp_r"):
+        weights[f"{block}.{name}.weight"] = source.normal((1, 1, WIDTH), 0.3)
+    return weights | {
+        f"{block}.time_mix_lerp_fused.weight": source.normal((5, 1, 1, WIDTH), 0.3),
+        f"{block}.time_mix_w1.weight": source.matrix(5 * extra, WIDTH),
+        f"{block}.time_mix_w2.weight": source.normal((5, WIDTH, extra), 0.3),
+        f"{block}.time_mix_first.weight": source.matrix(WIDTH // head, head),
+        f"{block}.time_mix_decay.weight": source.normal((WIDTH,), 0.5),
+        f"{block}.time_mix_decay_w1.weight": source.matrix(extra, WIDTH),
+        f"{block}.time_mix_decay_w2.weight": source.matrix(WIDTH, extra),
+        f"{block}.channel_mix_key.weight": source.matrix(FEED, WIDTH),
+        f"{block}.channel_mix_value.weight": source.matrix(WIDTH, FEED),
+    }
