@@ -133,28 +133,6 @@ def write_reranker(path: Path) -> Path:
     return write_gguf(path, metadata, weights)
 
 
-def write_t5_encoder(path: Path) -> Path:
-    """Write the encoder of a T5, which says nothing about pooling."""
-    source = Source(5)
-    weights: Weights = {
-        "token_embd.weight": source.matrix(VOCABULARY, WIDTH, 1),
-        "enc.output_norm.weight": source.near_one(WIDTH),
-        "enc.blk.0.attn_rel_b.weight": source.matrix(32, HEADS),
-    }
-    for layer in range(LAYERS):
-        block = f"enc.blk.{layer}"
-        weights |= {
-            f"{block}.attn_norm.weight": source.near_one(WIDTH),
-            f"{block}.attn_q.weight": source.matrix(HEADS * HEAD, WIDTH),
-            f"{block}.attn_k.weight": source.matrix(HEADS * HEAD, WIDTH),
-            f"{block}.attn_v.weight": source.matrix(HEADS * HEAD, WIDTH),
-            f"{block}.attn_o.weight": source.matrix(WIDTH, HEADS * HEAD),
-            **feed_forward(source, block),
-        }
-    more = {"attention.head_count_kv": HEADS, "attention.relative_buckets_count": 32}
-    return write_gguf(path, decoder_metadata("t5encoder", **more), weights)
-
-
 def write_tiny_heads(path: Path) -> Path:
     """Write a Qwen 3 whose attention heads have 32 numbers: one block of a quantised cache."""
     source, head = Source(13), 32
