@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from plugins.llamacpp.tests.kinds import write_tiny_heads
 from plugins.llamacpp.tests.test_batching import complete, metric, text
+from plugins.llamacpp.tests.tiny_bert import Bert
 from plugins.llamacpp.tests.workers import Launch
 
 from aiplayground.errors import InvalidSettings
@@ -124,6 +125,17 @@ def test_blocks_must_fit_into_heads(launch: Launch, model_path: Path) -> None:
     refused = worker.load(model_path, "tiny")
     assert "cache_type_k" in refused.json()["message"]
     assert worker.client.get("/health").json()["model"] is None
+
+
+@pytest.mark.engine
+def test_embeddings_are_as_they_were(launch: Launch, tmp_path: Path) -> None:
+    model = Bert()
+    settings = {"cache_type_k": "q8_0", "extra_arguments": ["-ub", "4", "--rope-freq-base", "9"]}
+    path = str(model.write(tmp_path / "bert.gguf"))
+    worker = launch("--model", path, "--name", "tiny", "--settings", json.dumps(settings))
+    body = {"model": "tiny", "input": "the quick brown fox"}
+    vector = worker.client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
+    assert vector == pytest.approx(list(model.vector("the quick brown fox")), abs=2e-3)
 
 
 @pytest.mark.engine

@@ -17,7 +17,7 @@ from .enginelog import bad_model, diagnose
 from .machine import default_threads
 from .native import Model
 from .settings import Settings
-from .tuning import tune_context
+from .tuning import tune_cache, tune_context
 
 OK = 0
 FULL = 1  # llama_decode: no room for the batch, nothing has changed
@@ -237,5 +237,6 @@ def _parameters(model: Model, settings: Settings, cells: int) -> Any:
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.flash_attn_type = _FLASH[settings.flash_attention]
     parameters.no_perf = True
+    tune_cache(parameters, settings)
     tune_context(parameters, settings)
     return parameters

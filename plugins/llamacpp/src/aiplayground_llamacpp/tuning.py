@@ -52,6 +52,8 @@ def check_model(settings: Settings, gguf: GgufFile, name: str) -> None:
             f"Setting 'models.{name}.draft': draft models need engine = 'llama-server'. Set that, "
             "or leave the draft model out."
         )
+    if gguf.is_embedding:
+        return  # its keys and values are not kept
     for setting, part in (("cache_type_k", "key"), ("cache_type_v", "value")):
         kind = getattr(settings, setting)
         size = head_size(gguf, part)
@@ -69,10 +71,14 @@ def head_size(gguf: GgufFile, part: str) -> int | None:
     return told or (width // heads if width and heads else None)
 
 
-def tune_context(parameters: Any, settings: Settings) -> None:
-    """Put the settings into `llama_context_params`."""
+def tune_cache(parameters: Any, settings: Settings) -> None:
+    """Put the types of keys and values into `llama_context_params`."""
     parameters.type_k = CACHE_TYPES[settings.cache_type_k]
     parameters.type_v = CACHE_TYPES[settings.cache_type_v]
+
+
+def tune_context(parameters: Any, settings: Settings) -> None:
+    """Put the extra options into `llama_context_params`."""
     for name, value in extras_of(settings.extra_arguments).context.items():
         setattr(parameters, name, value)
     parameters.n_ubatch = min(parameters.n_ubatch, parameters.n_batch)
