@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugins.llamacpp.tests.tiny_bert import RANK, Bert
 from plugins.llamacpp.tests.tiny_model import write_model
 from plugins.llamacpp.tests.tiny_parts import picture, shown, write_projector
 from tests.fakes import QUICK, ask, question
@@ -63,6 +64,23 @@ async def kernel(home: Path) -> AsyncIterator[Kernel]:
 
 def launches(kernel: Kernel) -> int:
     return sum(line.text == "starting" for line in kernel.log(SERVICE).tail())
+
+
+async def test_documents_are_ranked_through_the_kernel(kernel: Kernel, home: Path) -> None:
+    model = Bert(RANK, head=True)
+    model.write(home / "models" / "judge.gguf")
+    documents = ["one", "two hundred", "three"]
+    request = {"kind": "rerank", "model": "judge", "query": "number", "documents": documents}
+    (event,) = [each async for each in kernel.generate({**request, "top_n": 2})]
+    assert event.result is not None
+    best = event.result["results"][0]
+    expected = [model.score("number", document) for document in documents]
+    assert best["index"] == expected.index(max(expected))
+    assert best["relevance_score"] == pytest.approx(max(expected), abs=2e-3)
+    assert len(event.result["results"]) == 2
+    with pytest.raises(InvalidParameters, match="reranker"):
+        async for _ in kernel.generate({**request, "model": "tiny"}):
+            pass
 
 
 async def test_tools_formats_and_several_answers_through_the_kernel(kernel: Kernel) -> None:

@@ -35,7 +35,7 @@ class BackendSpec:
     `settings` names a pydantic model as `"package.module:Class"`; it is imported on first use.
     `parameters` lists the request fields that the backend honours; another one answers -4.
     `api="openai"` says that the primary worker speaks the OpenAI API: the kernel then supplies
-    `chat`, `generate` (completion), `embed`, `list_models` and `health`.
+    `chat`, `generate` (completion, rerank), `embed`, `list_models` and `health`.
     """
 
     name: str

@@ -142,8 +142,8 @@ def test_who_it_is() -> None:
     spec = plugin.backend()
     assert (spec.name, spec.preferred_port, spec.api) == ("llamacpp-backend", 8080, "openai")
     assert spec.capabilities == {
-        Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.TOOLS,
-        Capability.VISION,
+        Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.RERANK,
+        Capability.TOOLS, Capability.VISION,
     }  # fmt: skip
     assert spec.parameters >= {"temperature", "seed", "stop", "max_tokens"}
 

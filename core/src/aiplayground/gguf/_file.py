@@ -21,7 +21,8 @@ from ._types import (
     TensorInfo,
 )
 
-POOLING_NONE = 0  # enum llama_pooling_type
+POOLING_NONE, POOLING_RANK = 0, 4  # enum llama_pooling_type
+_HEADS = ("cls.weight", "cls.output.weight")
 
 # Kind of projector: its last tensor, and the dimension of that which is the width of embeddings.
 _LAST_TENSORS = {
@@ -162,6 +163,17 @@ class GgufFile:
         if self.architecture in EMBEDDING_ARCHITECTURES:
             return True
         return self.hyperparameter("pooling_type") not in (None, POOLING_NONE)
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether the model says how well a document answers a query.
+
+        Older files do not say so, but have the tensors of a classifier.
+        """
+        pooling = self.hyperparameter("pooling_type")
+        if pooling is not None:
+            return pooling == POOLING_RANK
+        return self.is_embedding and any(tensor.name in _HEADS for tensor in self.tensors)
 
     @property
     def split_number(self) -> int:

@@ -17,6 +17,7 @@ from .enginelog import bad_model, diagnose
 from .machine import default_threads
 from .native import Model
 from .settings import Settings
+from .tuning import tune_cache, tune_context
 
 OK = 0
 FULL = 1  # llama_decode: no room for the batch, nothing has changed
@@ -76,9 +77,18 @@ class Context:
         self.most_at_once = int(parameters.n_ubatch)
         # The state of a recurrent model has no beginning that could be taken over.
         self.sharing = not model.recurrent
+        self._window = int(lib.llama_model_n_swa(model.pointer))
         self._batch = Batch(lib, self.batch_size)
         self._sample = holding_the_lock(lib, lib.llama_sampler_sample)
         self._outputs: frozenset[int] = frozenset()
+
+    @property
+    def reach(self) -> int:
+        """The most tokens that a saved sequence may have for its beginning to be of use too."""
+        if not self.sharing:
+            return 0
+        # What a window has passed over is not saved.
+        return self._window - 1 if self._window else sys.maxsize
 
     def decode(self, rows: Sequence[Row]) -> tuple[int, list[int]]:
         """Compute a batch; return llama.cpp's status, and where the wanted logits are.
@@ -143,19 +153,21 @@ class Context:
     def trim(self, sequence: int, count: int) -> int:
         """Forget all but the first `count` tokens; return how many could be kept."""
         self._check_sequence(sequence)
-        if self._lib.llama_memory_seq_rm(self._memory, sequence, count, -1):
+        trimmed = self._lib.llama_memory_seq_rm(self._memory, sequence, count, -1)
+        if trimmed and self._reaches_back(sequence, count):
             return count
         # Recurrent models cannot go back: what they had read is part of all that followed.
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return 0
 
-    def copy(self, source: int, target: int, count: int) -> None:
-        """Let an empty sequence share the first `count` tokens of another."""
+    def copy(self, source: int, target: int, count: int) -> int:
+        """Let an empty sequence share the first `count` tokens of another; return how many."""
         self._check_sequence(source)
         self._check_sequence(target)
         if not self.sharing:
             raise ValueError("this memory cannot share a beginning")
         self._lib.llama_memory_seq_cp(self._memory, source, target, 0, count)
+        return self.trim(target, count)
 
     def state_size(self, sequence: int) -> int:
         """Return the bytes that `save` would copy."""
@@ -187,6 +199,17 @@ class Context:
         if self._context:
             self._lib.llama_free(self._context)
             self._context = None
+
+    def _reaches_back(self, sequence: int, count: int) -> bool:
+        """Say whether all is there that the token after the first `count` looks at.
+
+        Layers with a sliding window forget what no later token can see: what was saved, and what
+        others needed the room of. Going back, it would be missing without a word.
+        """
+        if count == 0 or self._window == 0:
+            return True
+        first = int(self._lib.llama_memory_seq_pos_min(self._memory, sequence))
+        return 0 <= first <= max(0, count - self._window + 1)
 
     def _check(self, rows: Sequence[Row]) -> None:
         total = sum(len(row.tokens) for row in rows)
@@ -258,4 +281,6 @@ def _parameters(model: Model, settings: Settings, cells: int) -> Any:
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.flash_attn_type = _FLASH[settings.flash_attention]
     parameters.no_perf = True
+    tune_cache(parameters, settings)
+    tune_context(parameters, settings)
     return parameters

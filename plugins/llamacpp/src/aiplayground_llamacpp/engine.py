@@ -21,7 +21,9 @@ from aiplayground.types import (
     CompletionRequest,
     Embeddings,
     EmbedRequest,
+    RerankRequest,
     Sampling,
+    Scores,
     Usage,
 )
 
@@ -34,11 +36,13 @@ from .native import unloaded
 from .options import options_for
 from .parameters import PARAMETERS
 from .prompt import Prompt, chat_prompt, input_tokens, text_tokens, too_long
+from .ranking import frame_of, pair_tokens
 from .runner import BatchRunner
 from .sampling import plan
 from .settings import Settings
 from .template import ChatTemplate
 from .thread import EngineThread
+from .tuning import check_model, check_settings
 
 
 @dataclass(slots=True)
@@ -55,7 +59,9 @@ class LlamaEngine:
     """Serves one GGUF model. `report` takes lines for the worker's log."""
 
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+        """Make it, without loading anything. Raises `InvalidSettings`."""
         self._settings = settings
+        self._extras = check_settings(settings)
         self._log = EngineLog(report, verbose=settings.verbose)
         self._report = report
         self._thread = EngineThread()
@@ -100,6 +106,7 @@ class LlamaEngine:
         gguf = await asyncio.to_thread(check_file, path)
         beside = await asyncio.to_thread(check_beside, gguf, self._settings, name, self._report)
         settings = options_for(self._settings, name)
+        check_model(settings, gguf, name)
         await self.unload()
         abandoned = threading.Event()
 
@@ -166,6 +173,8 @@ class LlamaEngine:
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn texts into vectors; answers go on between two batches of them."""
         seat = self._require()
+        if seat.loaded.ranks:
+            raise _unable(seat, "ranks documents and makes no embeddings", "an embedding model")
         self._embedding += 1
         try:
             size = (await self._thread.call(self._embedder, seat)).size
@@ -177,6 +186,22 @@ class LlamaEngine:
             self._embedding -= 1
         usage = Usage(prompt_tokens=sum(map(len, texts)))
         return Embeddings(model=request.model, vectors=vectors, usage=usage)
+
+    async def rerank(self, request: RerankRequest) -> Scores:
+        """Score documents; answers go on between two batches of them."""
+        seat = self._require()
+        if not seat.loaded.ranks:
+            raise _unable(seat, "does not rank documents", "a reranker model")
+        self._embedding += 1
+        try:
+            pairs = await asyncio.to_thread(_pairs, seat, request)
+            scores: list[float] = []
+            for part in batches([len(pair) for pair in pairs], seat.facts.context_length):
+                scores += await self._thread.call(self._rank, seat, pairs[part])
+        finally:
+            self._embedding -= 1
+        usage = Usage(prompt_tokens=sum(map(len, pairs)))
+        return Scores(model=seat.facts.name, scores=scores, usage=usage)
 
     async def _answer(
         self,
@@ -206,11 +231,8 @@ class LlamaEngine:
     def _require_writer(self) -> tuple[_Seat, BatchRunner]:
         seat = self._require()
         if seat.runner is None:
-            raise InvalidParameters(
-                f"The model '{seat.facts.name}' makes embeddings, not text. Choose a language "
-                "model.",
-                details={"model": seat.facts.name},
-            )
+            does = "ranks documents" if seat.loaded.ranks else "makes embeddings"
+            raise _unable(seat, f"{does} and writes no text", "a language model")
         return seat, seat.runner
 
     def _embedder(self, seat: _Seat) -> Embedder:
@@ -218,22 +240,30 @@ class LlamaEngine:
         if self._seat is not seat:
             raise unloaded()
         if seat.embedder is None:
-            seat.embedder = Embedder(seat.loaded.model, self._log, seat.loaded.settings)
+            seat.embedder = self._new_embedder(seat.loaded)
         return seat.embedder
+
+    def _new_embedder(self, loaded: Loaded) -> Embedder:
+        return Embedder(loaded.model, self._log, loaded.settings, ranks=loaded.ranks)
 
     def _embed(self, seat: _Seat, texts: list[list[int]]) -> list[list[float]]:
         return self._embedder(seat).embed(texts)
+
+    def _rank(self, seat: _Seat, pairs: list[list[int]]) -> list[float]:
+        return self._embedder(seat).rank(pairs)
 
     def _open(self) -> None:
         self._lib = load_bindings()
         self._log.install(self._lib)
         self._lib.llama_backend_init()
+        if self._extras.numa:
+            self._lib.llama_numa_init(self._extras.numa)
 
     def _make_seat(self, loaded: Loaded, name: str) -> _Seat:
         runner = embedder = None
         if loaded.context is None:
             try:
-                embedder = Embedder(loaded.model, self._log, loaded.settings)
+                embedder = self._new_embedder(loaded)
             except AIPlaygroundError:
                 loaded.close()
                 raise
@@ -259,6 +289,19 @@ class LlamaEngine:
         if seat.embedder is not None:
             seat.embedder.close()
         seat.loaded.close()
+
+
+def _unable(seat: _Seat, why: str, other: str) -> InvalidParameters:
+    name = seat.facts.name
+    return InvalidParameters(
+        f"The model '{name}' {why}. Choose {other}.", details={"field": "model", "model": name}
+    )
+
+
+def _pairs(seat: _Seat, request: RerankRequest) -> list[list[int]]:
+    loaded, limit = seat.loaded, seat.facts.context_length
+    form = loaded.rank_form or frame_of(loaded.model)
+    return pair_tokens(loaded.model, form, request.query, request.documents, limit)
 
 
 def _task(

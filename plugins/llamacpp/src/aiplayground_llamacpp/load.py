@@ -25,6 +25,7 @@ from .machine import available_memory, cache_bytes, cache_cells
 from .native import Model
 from .options import model_options
 from .projector import find_projector
+from .ranking import TEMPLATE_KEY
 from .sampling import METADATA_KEYS, model_defaults
 from .settings import Settings
 from .sight import Sight
@@ -51,7 +52,8 @@ class Beside:
 class Loaded:
     """What is in memory. `template` is an error where the file's template is no valid one.
 
-    A model for embeddings has no context to write in. `settings` are those that hold for it.
+    A model for embeddings has no context to write in; one that ranks neither. `settings` are those
+    that hold for it, `rank_form` is how a ranker wants query and document, if its file says so.
     """
 
     model: Model
@@ -61,6 +63,8 @@ class Loaded:
     defaults: Mapping[str, float]
     settings: Settings
     sight: Sight | None = None
+    ranks: bool = False
+    rank_form: str | None = None
 
     @property
     def template_stops(self) -> tuple[str, ...]:
@@ -163,7 +167,8 @@ def load(
         raise
     template, guessed = _make_template(model, source, settings)
     defaults = model_defaults({key: model.metadata(key) or "nan" for key in METADATA_KEYS})
-    return Loaded(model, context, template, guessed, defaults, settings, sight)
+    ranks, form = gguf.is_reranker, gguf.text(TEMPLATE_KEY)
+    return Loaded(model, context, template, guessed, defaults, settings, sight, ranks, form)
 
 
 def _make_sight(
@@ -202,9 +207,10 @@ def _make_context(
             f"context_size {size} is more than the {model.trained_context} tokens that the model "
             "was trained on: long texts may get worse answers"
         )
-    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1)
+    types = (settings.cache_type_k, settings.cache_type_v)
+    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1, types)
     cells = cache_cells(size, settings.slots, token)
-    needed, free = cache_bytes(gguf, cells), available_memory()
+    needed, free = cache_bytes(gguf, cells, types), available_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
     if needed and free is not None and needed > free and not lib_offloads(model.lib):
         raise out_of_memory(gguf.path, needed, free)

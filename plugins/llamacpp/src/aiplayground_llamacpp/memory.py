@@ -22,7 +22,7 @@ class SlotMemory(Generic[W]):
     def __init__(self, context: Context, limit: int, counters: Counters) -> None:
         self._context = context
         self._counters = counters
-        self._cache = PromptCache(limit, whole=not context.sharing)
+        self._cache = PromptCache(limit, reach=context.reach)
         self._clock = 0
         self.slots: list[Slot[W]] = [Slot(index) for index in range(context.slots)]
 
@@ -42,8 +42,8 @@ class SlotMemory(Generic[W]):
             self._stash(target)
             self.trim(target, 0)
             if keep:
-                self._context.copy(source.index, target.index, keep)
-                target.tokens = source.tokens[:keep]
+                copied = self._context.copy(source.index, target.index, keep)
+                target.tokens = source.tokens[:copied]
         target.work = work
         self._tidy()
         return len(target.tokens)

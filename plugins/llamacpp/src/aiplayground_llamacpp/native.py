@@ -19,6 +19,7 @@ from aiplayground.errors import ServiceNotAvailable
 from .bindings import EngineLog, holding_the_lock
 from .enginelog import bad_model, diagnose
 from .settings import Settings
+from .tuning import tune_model
 
 if TYPE_CHECKING:
     from .candidates import Groups
@@ -63,10 +64,8 @@ class Model:
         lib, why = self.lib, None
         if lib.llama_vocab_type(self._vocab) == NO_VOCABULARY or self.vocabulary < 1:
             why = "has no vocabulary, so it cannot read or write text."
-        elif lib.llama_model_has_encoder(self._model):
+        elif lib.llama_model_has_encoder(self._model) and lib.llama_model_has_decoder(self._model):
             why = "is an encoder-decoder model, which llamacpp-backend does not serve."
-        elif not lib.llama_model_has_decoder(self._model):
-            why = "makes embeddings, not text. Choose a language model."
         if why is not None:
             self.close()
             raise bad_model(self.path, why)
@@ -255,4 +254,5 @@ def _model_parameters(lib: Any, settings: Settings) -> Any:
         (False, False): lib.LLAMA_LOAD_MODE_NONE,
     }
     parameters.load_mode = modes[settings.memory_map, settings.lock_memory]
+    tune_model(lib, parameters, settings)
     return parameters

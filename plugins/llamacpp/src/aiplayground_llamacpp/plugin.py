@@ -29,6 +29,7 @@ def backend() -> BackendSpec:
                 Capability.CHAT,
                 Capability.COMPLETION,
                 Capability.EMBEDDING,
+                Capability.RERANK,
                 Capability.TOOLS,
                 Capability.VISION,
             }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aiplayground.errors import InvalidParameters
@@ -137,10 +137,10 @@ def chat_prompt(
     tools: list[dict[str, Any]] = request.tools or []
     if _has_tools(flat, tools) and not template.dialect.tools_in_template:
         flat, tools = told(flat, tools, template.dialect), []
-    found = _control_texts_in([flat, tools], tokenizer.control_texts)
-    marks = {text: f"x{secrets.token_hex(8)}x" for text in found}
+    found = control_texts_in([flat, tools], tokenizer.control_texts)
+    marks = marks_for(found)
     if found:
-        flat, tools = _replace([flat, tools], marks)
+        flat, tools = with_marks([flat, tools], marks)
     pictures = gallery.pictures if gallery is not None else {}
     rendered = _render(template, flat, tools, request, pictures)
     if eyes is not None and pictures:
@@ -249,7 +249,13 @@ def _begins_itself(tokenizer: Tokenizer, text: str) -> bool:
     return bool(tokenizer.bos_text) and text.startswith(tokenizer.bos_text)
 
 
-def _control_texts_in(value: Any, control_texts: Callable[[], Sequence[str]]) -> list[str]:
+def marks_for(texts: Iterable[str]) -> dict[str, str]:
+    """Return a mark for each text that nobody can have written."""
+    return {text: f"x{secrets.token_hex(8)}x" for text in texts}
+
+
+def control_texts_in(value: Any, control_texts: Callable[[], Sequence[str]]) -> list[str]:
+    """Return the texts of control tokens that occur within a JSON value, the longest first."""
     content = "\n".join(_texts(value))
     if not any(hint in content for hint in _HINTS):
         return []
@@ -270,7 +276,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _replace(value: Any, marks: Mapping[str, str]) -> Any:
+def with_marks(value: Any, marks: Mapping[str, str]) -> Any:
     """Return a JSON value in all texts of which the marks stand for the control tokens."""
     pattern = re.compile("|".join(map(re.escape, marks)))
 
@@ -289,10 +295,17 @@ def _tokenize_marked(
     tokenizer: Tokenizer, rendered: str, marks: Mapping[str, str], limit: int
 ) -> list[int]:
     check_length(len(rendered.encode()), limit)
+    first, *rest = re.split(f"({'|'.join(marks.values())})", rendered)
+    return _start(tokenizer, first) + marked_tokens(tokenizer, rest, marks)
+
+
+def marked_tokens(
+    tokenizer: Tokenizer, parts: Iterable[str], marks: Mapping[str, str]
+) -> list[int]:
+    """Return the tokens of parts, of which marks stand for control tokens that are just text."""
     texts = {mark: text for text, mark in marks.items()}
-    first, *rest = re.split(f"({'|'.join(texts)})", rendered)
-    tokens = _start(tokenizer, first)
-    for part in filter(None, rest):
+    tokens: list[int] = []
+    for part in filter(None, parts):
         tokens += tokenizer.tokenize(
             texts.get(part, part), add_special=False, parse_special=part not in texts
         )

@@ -69,7 +69,8 @@ class Settings(BaseModel):
         default=(),
         description=(
             "Further options in the words of llama-server's command line, for instance "
-            "`--rope-freq-base`, `10000`."
+            "`--rope-freq-base`, `10000`. The engine python takes those that say how a model or "
+            "a context is made, and refuses others."
         ),
     )
     models: dict[str, ModelOptions] = Field(
@@ -77,8 +78,9 @@ class Settings(BaseModel):
         description=(
             "What differs for single models, by name: context_size, gpu_layers, chat_template, "
             "adapters (LoRA files with a scale), projector (the file for images; if not given, "
-            "the one beside the model; empty for none), draft (a small model that guesses ahead). "
-            "Files without a folder are looked for beside the model."
+            "the one beside the model; empty for none), draft (a small model that guesses ahead; "
+            "with the engine llama-server alone). Files without a folder are looked for beside "
+            "the model."
         ),
     )
     context_size: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
