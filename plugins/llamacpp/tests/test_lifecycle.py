@@ -12,11 +12,14 @@ from typing import Any
 import httpx
 import pytest
 from plugins.llamacpp.tests.tiny_model import write_model
+from plugins.llamacpp.tests.workers import ENGINES as BOTH
 from plugins.llamacpp.tests.workers import Launch, Worker
 
 from aiplayground.serving.protocol import ERROR_PREFIX
 
 pytestmark = pytest.mark.engine
+
+ENGINES = BOTH
 
 LONG = json.dumps({"context_size": 200_000})
 ENDLESS = {"ignore_eos": True, "temperature": 0}

@@ -138,7 +138,7 @@ def _make_context(
             f"context_size {size} is more than the {model.trained_context} tokens that the model "
             "was trained on: long texts may get worse answers"
         )
-    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1)
+    token = None if scales_by_length(gguf) else cache_bytes(gguf, 1)
     cells = cache_cells(size, settings.slots, token)
     needed, free = cache_bytes(gguf, cells), available_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
@@ -147,7 +147,7 @@ def _make_context(
     return Context(model, log, settings, size=size, cells=cells)
 
 
-def _scales_by_length(gguf: GgufFile) -> bool:
+def scales_by_length(gguf: GgufFile) -> bool:
     """Say whether the size of the context changes what the model computes.
 
     llama.cpp chooses how positions are scaled by that size, which must then stay what was asked.

@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
 
@@ -49,6 +48,20 @@ class Settings(BaseModel):
         description=(
             "Path of the llama-server program. Empty takes the one that `aipg setup "
             "llamacpp-backend` fetched, else the one on PATH."
+        ),
+    )
+    llama_server_build: Literal["auto", "cpu", "vulkan", "cuda", "rocm", "sycl", "metal"] = Field(
+        default="auto",
+        description=(
+            "Which build of llama-server `aipg setup llamacpp-backend` fetches; auto takes what "
+            "this computer shows, and the CPU's if that does not run."
+        ),
+    )
+    llama_server_mirror: str = Field(
+        default="",
+        description=(
+            "Where `aipg setup` fetches it from instead of GitHub: a URL under which the release's "
+            "files lie as TAG/FILE. The checksums hold in any case."
         ),
     )
     devices: tuple[str, ...] = Field(
