@@ -22,7 +22,12 @@ STALL_TIMEOUT = 30.0
 PAUSE = 1.0
 """Seconds before the second attempt; twice as long before each further one."""
 
-BLOCK = 2**20
+BLOCK = 2**17
+"""Bytes that are written at a time: what a broken connection may cost."""
+
+STEP = 0.005
+"""From one word on the progress to the next."""
+
 PART = ".part"
 
 
@@ -49,15 +54,16 @@ async def fetch(
     if await asyncio.to_thread(_is_whole, target, asset):
         yield 1.0
         return
-    failures = 0
+    failures, most = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             async for fraction in _get(http, url, asset, part, stall):
                 yield fraction
             break
         except httpx.TransportError as error:
-            failures = 1 if _size(part) > before else failures + 1
+            # More than ever before, that is: a server may begin anew each time.
+            failures = 1 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
             if failures >= ATTEMPTS:
                 raise _gave_up(url, error) from error
         await asyncio.sleep(min(pause * 2 ** (failures - 1), 30))
@@ -88,11 +94,15 @@ async def _get(
         with part.open("r+b" if begins else "wb") as file:
             file.seek(begins)
             file.truncate()
+            told = 0.0
             async for block in answer.aiter_bytes(BLOCK):
                 file.write(block)
                 if asset.size and file.tell() > asset.size:
                     raise _wrong(asset, f"is longer than the {asset.size} bytes it should have")
-                yield min(1.0, file.tell() / total) if total else 0.0
+                fraction = min(1.0, file.tell() / total) if total else 0.0
+                if fraction - told >= STEP:
+                    told = fraction
+                    yield fraction
     if asset.size and _size(part) < asset.size:
         raise httpx.ReadError("the file ended early")
 
@@ -148,7 +158,7 @@ def _refused(url: str, status: int) -> ServiceNotAvailable:
 
 def _gave_up(url: str, error: Exception) -> ServiceNotAvailable:
     return ServiceNotAvailable(
-        f"{url} cannot be fetched: {str(error) or type(error).__name__}. Check the connection and set "
-        "up again; it goes on where it ended.",
+        f"{url} cannot be fetched: {str(error) or type(error).__name__}. Check the connection and "
+        "set up again; it goes on where it ended.",
         details={"url": url},
     )

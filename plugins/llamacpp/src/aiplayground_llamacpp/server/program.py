@@ -72,7 +72,7 @@ def parse_devices(text: str) -> list[tuple[str, str, int]]:
 
 
 def check_devices(program: str, wanted: Sequence[str]) -> None:
-    """Refuse devices that the program does not find. Raises `InvalidSettings` with those it does."""
+    """Refuse devices that the program does not find: `InvalidSettings` with those that it does."""
     if not wanted or list(wanted) == [NO_DEVICE]:
         return
     known = [id_ for id_, _, _ in list_devices(program)]
