@@ -17,8 +17,10 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of a module that names `ENGINES` with each of them."""
-    engines = getattr(metafunc.module, "ENGINES", None)
+    """Run the tests of a module that names `ENGINES` with each of them, but for `PYTHON_ALONE`."""
+    engines = getattr(metafunc.module, "ENGINES", ())
+    if metafunc.function.__name__ in getattr(metafunc.module, "PYTHON_ALONE", ()):
+        engines = engines[:1]
     if engines and "launch" in metafunc.fixturenames:
         metafunc.parametrize("launch", engines, indirect=True, scope="session")
 

@@ -34,6 +34,8 @@ class AnswerReader:
         self._alternatives = task.logprobs
         self._entries: list[dict[str, Any]] = []
         self._prompt = len(task.prompt)
+        self._limit = task.limit
+        self._kept = ""
         self._count = 0
         self._cached: int | None = None
 
@@ -55,6 +57,9 @@ class AnswerReader:
         if self._stops.stopped:
             self._entries = covering(self._entries, len(piece))
             return self._end("stop", piece)
+        if self._count >= self._limit:  # it comes with the finish reason, as with the other engine
+            self._kept += piece
+            return None
         return self._chunk(piece) if piece else None
 
     def _last(self, event: Mapping[str, Any], text: str) -> ChatChunk:
@@ -62,7 +67,8 @@ class AnswerReader:
         ended = event.get("stop_type") == "eos"
         if ended:
             self._entries = self._entries[:-1]  # of the token that ends the answer
-        return self._end("stop" if ended else "length", text + self._stops.flush())
+        text = self._kept + text + self._stops.flush()
+        return self._end("stop" if ended else "length", text)
 
     def _end(self, reason: FinishReason, text: str) -> ChatChunk:
         # With several answers the prompt counts once.
