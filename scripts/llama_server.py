@@ -11,17 +11,21 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-import venv
 from pathlib import Path
 
 from scripts import llama_wheel
 from scripts.bootstrap import ROOT, fail, say
+from scripts.install import ensure_pip
 
 VARIABLE = "AIPG_LLAMA_SERVER"
 CORE_SECONDS = 1200
 """What compiling takes, in seconds of one processor core (measured: 10 min on two)."""
+
+FETCH_TIMEOUT = 600
+"""Seconds that fetching the sources, or the tools, may take."""
 
 SOURCE = "vendor/llama.cpp"
 OPTIONS = {
@@ -42,8 +46,10 @@ def ready() -> Path:
     """Return the program; ends with what to do if there is none yet."""
     found = given() or cached()
     if found is None:
-        fail(f"There is no llama-server for the tests yet. Make one: make llama-server, "
-             f"or name one: {VARIABLE}=/path/to/llama-server")  # fmt: skip
+        fail(
+            "There is no llama-server for the tests yet. Make one: make llama-server, or name one: "
+            f"{VARIABLE}=/path/to/llama-server"
+        )
     return found
 
 
@@ -85,10 +91,11 @@ def make() -> Path:
 def _unpack(into: Path) -> Path:
     """Fetch the source distribution and return the folder of llama.cpp in it."""
     version = llama_wheel.pinned((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    arguments = ["--no-binary", llama_wheel.NAME, "--no-build-isolation", "--dest", str(into)]
+    ensure_pip(shutil.which("uv"))
+    arguments = ["--no-binary", llama_wheel.NAME, "--quiet", "--dest", str(into)]
     command = llama_wheel.pip("download", version, *arguments)
-    if subprocess.run(command, check=False, timeout=600).returncode != 0:
-        fail(f"The sources of {llama_wheel.NAME} {version} could not be fetched.")
+    if subprocess.run(command, check=False, timeout=FETCH_TIMEOUT).returncode != 0:
+        fail(f"The sources of {llama_wheel.NAME} {version} could not be fetched (pip says why).")
     archive = next(into.glob("*.tar.gz"))
     with tarfile.open(archive) as tar:
         tar.extractall(into, filter="data")
@@ -102,9 +109,7 @@ def _compile(source: Path, into: Path) -> Path:
     count = llama_wheel.jobs()
     minutes = max(1, round(CORE_SECONDS / count / 60))
     say(f"Compiling llama-server, once; takes about {minutes} min with {count} processes")
-    tools = _tools(into)
-    environment = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
-    environment["CMAKE_BUILD_PARALLEL_LEVEL"] = str(count)
+    environment = {**os.environ, **_tools(into), "CMAKE_BUILD_PARALLEL_LEVEL": str(count)}
     build = into / "build"
     flags = [f"-D{name}={value}" for name, value in OPTIONS.items()]
     cmake = shutil.which("cmake", path=environment["PATH"]) or "cmake"
@@ -122,16 +127,16 @@ def _compile(source: Path, into: Path) -> Path:
     return build / "bin" / f"llama-server{'.exe' if os.name == 'nt' else ''}"
 
 
-def _tools(into: Path) -> Path:
-    """Return a folder with CMake and Ninja: an environment of their own, gone with the build."""
+def _tools(into: Path) -> dict[str, str]:
+    """Fetch CMake and Ninja, which go with the build; return the variables that lead to them."""
+    ensure_pip(shutil.which("uv"))
     folder = into / "tools"
-    venv.create(folder, with_pip=True)
-    binaries = folder / ("Scripts" if os.name == "nt" else "bin")
-    python = binaries / ("python.exe" if os.name == "nt" else "python")
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-    if subprocess.run([*command, "cmake", "ninja"], check=False, timeout=600).returncode != 0:
-        fail("CMake and Ninja could not be fetched. They are on the package index.")
-    return binaries
+    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    command += ["--target", str(folder), "cmake", "ninja"]
+    if subprocess.run(command, check=False, timeout=FETCH_TIMEOUT).returncode != 0:
+        fail("CMake and Ninja could not be fetched from the package index (pip says why above).")
+    path = os.pathsep.join([str(folder / "bin"), os.environ.get("PATH", "")])
+    return {"PATH": path, "PYTHONPATH": str(folder)}
 
 
 def main() -> None:
