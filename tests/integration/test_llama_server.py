@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from plugins.llamacpp.tests.file_server import Files, serving
 from plugins.llamacpp.tests.tiny_model import write_model
 from scripts import llama_server
 from tests.fakes import QUICK, ask, question
@@ -25,8 +28,11 @@ from aiplayground.errors import (
     ServiceFailed,
     ServiceNotAvailable,
 )
-from aiplayground.events import WebServiceExit
+from aiplayground.events import ServiceSetUpProgress, WebServiceExit
 from aiplayground.types import EmbedRequest
+from aiplayground_llamacpp.server import setup
+from aiplayground_llamacpp.server.program import executable
+from aiplayground_llamacpp.server.release import Asset, Release, system
 
 pytestmark = pytest.mark.engine
 
@@ -187,6 +193,39 @@ async def test_options_reach_the_program(home: Path) -> None:
         assert line[line.index("--cache-type-k") + 1] == "f32"
         assert "--no-warmup" in line
         assert not any(worker.token in line for worker in _workers(kernel))
+
+
+async def test_set_up_through_the_kernel(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "a.tar.gz"
+    with tarfile.open(packed, "w:gz", compresslevel=1) as tar:
+        tar.add(llama_server.ready(), f"llama-b1/{executable()}")
+    data = packed.read_bytes()
+    asset = Asset(name="llama-b1.tar.gz", size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    builds = {f"{system()}-cpu": (asset,)}
+    release = Release(tag="b1", download="http://nowhere.invalid", metadata="", builds=builds)
+    monkeypatch.setattr(setup, "pinned", lambda: release)
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    with serving(Files(contents={"/b1/llama-b1.tar.gz": data})) as files:
+        more = {"llama_server": "", "llama_server_mirror": files.url, "llama_server_build": "cpu"}
+        async with Kernel(**options(home, **more)) as kernel:
+            assert not kernel.service(SERVICE).set_up
+            with pytest.raises(ServiceNotAvailable):
+                await kernel.start(SERVICE)
+            events = kernel.subscribe(ServiceSetUpProgress, snapshot=False)
+            info = await kernel.set_up(SERVICE)
+            assert info.set_up
+            assert info.version
+            step = await asyncio.wait_for(anext(events), 10)
+            assert isinstance(step, ServiceSetUpProgress)
+            assert step.stage == "download"
+            assert await ask(kernel, "tiny", max_tokens=2)
+            (server,) = servers(kernel)
+            assert str(home) in server.exe()
+            await kernel.stop(SERVICE)
+            await kernel.uninstall(SERVICE)
+            assert not kernel.service(SERVICE).set_up
 
 
 def _workers(kernel: Kernel) -> list[Any]:

@@ -62,9 +62,9 @@ def writer(program: str, model: Model, settings: Settings, own: ModelOptions) ->
     argv += ["--ubatch-size", str(min(settings.batch_size, MAX_UBATCH))]
     argv += ["--cache-type-k", settings.cache_type_k, "--cache-type-v", settings.cache_type_v]
     if own.projector:
-        argv += ["--mmproj", _file(own.projector)]
+        argv += ["--mmproj", _file(own.projector, model.path)]
     if own.draft:
-        argv += ["--spec-type", "draft-simple", "--model-draft", _file(own.draft)]
+        argv += ["--spec-type", "draft-simple", "--model-draft", _file(own.draft, model.path)]
     return [*argv, *settings.extra_arguments]
 
 
@@ -102,13 +102,13 @@ def _common(program: str, model: Model, settings: Settings, own: ModelOptions) -
         argv += ["--log-verbosity", str(FULL_LOG)]
     if model.stretch is not None:
         argv += ["--override-kv", f"{model.stretch}=int:{model.size}"]
-    return argv + _adapters(own.adapters)
+    return argv + _adapters(own.adapters, model.path)
 
 
-def _adapters(adapters: Sequence[Adapter]) -> list[str]:
+def _adapters(adapters: Sequence[Adapter], model: Path) -> list[str]:
     argv: list[str] = []
     for adapter in adapters:
-        path = _file(adapter.path)
+        path = _file(adapter.path, model)
         if '"' in path or "," in path or (adapter.scale != 1 and ":" in path):
             raise InvalidSettings(
                 f"llama-server cannot take the adapter {path}: its options divide at commas and "
@@ -122,5 +122,6 @@ def _adapters(adapters: Sequence[Adapter]) -> list[str]:
     return argv
 
 
-def _file(path: str) -> str:
-    return str(Path(path).expanduser())
+def _file(path: str, model: Path) -> str:
+    """A bare name lies beside the model."""
+    return str(model.parent / Path(path).expanduser())
