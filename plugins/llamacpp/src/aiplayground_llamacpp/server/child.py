@@ -34,6 +34,9 @@ _ADDRESS = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
 _REFUSED = re.compile(
     r"error: (invalid argument|unknown argument|while handling|unexpected)", re.IGNORECASE
 )
+_USUAL = re.compile(r"need to evaluate at least 1 token|n_past was set to|cancel task")
+"""What it warns of with every other request."""
+
 _UNUSABLE = re.compile(r"shared librar|shared object|Library not loaded|DLL load", re.IGNORECASE)
 
 
@@ -58,6 +61,7 @@ class Child:
         self._argv = list(argv)
         self._path = path
         self._report = report
+        self._verbose = verbose
         self._lowest = 0 if verbose else WARN
         self._log = LogBuffer()
         self._process: asyncio.subprocess.Process | None = None
@@ -151,7 +155,7 @@ class Child:
             self._address.set_result(found[1])
         level, text = parse_line(line)
         for told in self._log.feed(level, text + "\n"):
-            if told.level >= self._lowest:
+            if told.level >= self._lowest and (self._verbose or not _USUAL.search(told.text)):
                 self._report(f"{PROGRAM}: {told.text}")
 
     def _lines(self) -> list[str]:

@@ -18,6 +18,10 @@ CALL_TIMEOUT = 60.0
 
 MOST_CONNECTIONS = 512
 
+KEEP_ALIVE = 2.0
+"""Seconds for which an idle connection is used again. llama-server closes it after five: a request
+that is on its way just then would be lost."""
+
 _HINTS = ("<", "[", "|", "\uff5c", "\u2581")
 
 
@@ -79,7 +83,7 @@ class Client:
 
     def __init__(self, base_url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
-        limits = httpx.Limits(max_connections=MOST_CONNECTIONS)
+        limits = httpx.Limits(max_connections=MOST_CONNECTIONS, keepalive_expiry=KEEP_ALIVE)
         calls = httpx.Timeout(CALL_TIMEOUT, connect=CONNECT_TIMEOUT)
         answers = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
         self.http = httpx.AsyncClient(
