@@ -436,6 +436,9 @@ async def test_what_does_not_run_does_not_count(
     found = install.read(ctx.data_dir)
     assert found is not None
     assert found.build.endswith("-cpu")
+    files.requests.clear()
+    assert await run(ctx, release) == [("check", 100)]
+    assert files.requests == []
 
 
 @pytest.mark.engine

@@ -23,13 +23,17 @@ RECORD = "installed.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed:
-    """What is installed: `folder` is relative to the folder of all, `size` the program's, bytes."""
+    """What is installed: `folder` is relative to the folder of all, `size` the program's, bytes.
+
+    `passed_over` are builds that were tried first and did not run here.
+    """
 
     tag: str
     build: str
     folder: str
     version: str
     size: int
+    passed_over: tuple[str, ...] = ()
 
 
 def root(data: Path) -> Path:

@@ -88,12 +88,13 @@ async def remove(ctx: ServiceContext) -> None:
 async def _first_that_works(
     ctx: ServiceContext, release: Release, builds: list[str]
 ) -> AsyncGenerator[SetupProgress, None]:
-    for build in builds:
+    passed_over = await ctx.run_sync(_passed_over, ctx.data_dir, release.tag)
+    for build in [each for each in builds if each not in passed_over] or builds:
         if await ctx.run_sync(_is_there, ctx.data_dir, release.tag, build):
             yield SetupProgress(stage="check", progress=100, message=f"{build} is there")
             return
         try:
-            async with aclosing(_one(ctx, release, build)) as steps:
+            async with aclosing(_one(ctx, release, build, passed_over)) as steps:
                 async for step in steps:
                     yield step
         except ServiceFailed as error:
@@ -101,12 +102,13 @@ async def _first_that_works(
                 raise
             # Of all that can be chosen without being asked for, the CPU's works everywhere.
             ctx.logger.warning("%s does not run here: %s", build, error.message)
+            passed_over = (*passed_over, build)
         else:
             return
 
 
 async def _one(
-    ctx: ServiceContext, release: Release, build: str
+    ctx: ServiceContext, release: Release, build: str, passed_over: tuple[str, ...]
 ) -> AsyncGenerator[SetupProgress, None]:
     import httpx
 
@@ -120,7 +122,7 @@ async def _one(
     archives = [ctx.cache_dir / asset.name for asset in assets]
     fresh = await ctx.run_sync(_unpack_all, archives, ctx.data_dir, release.tag, build)
     yield SetupProgress(stage="verify", progress=95, message=build)
-    version = await ctx.run_sync(_settle, ctx.data_dir, fresh, release.tag, build)
+    version = await ctx.run_sync(_settle, ctx.data_dir, fresh, release.tag, build, passed_over)
     for archive in archives:
         await ctx.run_sync(archive.unlink, missing_ok=True)
     yield SetupProgress(stage="done", progress=100, message=f"llama.cpp {version} ({build})")
@@ -173,6 +175,15 @@ def _filled(asset: Asset, told: dict[str, dict[str, Any]]) -> Asset:
     return replace(asset, sha256=digest, size=int(told[asset.name]["size"]))
 
 
+def _passed_over(data: Path, tag: str) -> tuple[str, ...]:
+    """Return the builds of this release that did not run here: a repeat does not fetch them."""
+    try:
+        found = install.read(data)
+    except AIPlaygroundError:
+        return ()
+    return tuple(found.passed_over) if found is not None and found.tag == tag else ()
+
+
 def _is_there(data: Path, tag: str, build: str) -> bool:
     try:
         found = install.read(data)
@@ -191,7 +202,7 @@ def _unpack_all(archives: list[Path], data: Path, tag: str, build: str) -> Path:
     return fresh
 
 
-def _settle(data: Path, fresh: Path, tag: str, build: str) -> str:
+def _settle(data: Path, fresh: Path, tag: str, build: str, passed_over: tuple[str, ...]) -> str:
     """Try what was unpacked and make it count; return its version."""
     from .program import check_program, executable
 
@@ -212,7 +223,14 @@ def _settle(data: Path, fresh: Path, tag: str, build: str) -> str:
     size = (final / executable()).stat().st_size
     install.write(
         data,
-        install.Installed(tag=tag, build=build, folder=final.name, version=version, size=size),
+        install.Installed(
+            tag=tag,
+            build=build,
+            folder=final.name,
+            version=version,
+            size=size,
+            passed_over=passed_over,
+        ),
     )
     return version
 
