@@ -26,6 +26,7 @@ COMMANDS = {
     "models": Entry("models", "command", "List the models on this computer."),
     "services": Entry("services", "command", "List the services (backends) and their state."),
     "setup": Entry("setup", "command", "Install what a service needs."),
+    "devices": Entry("devices", "command", "List what can compute on this computer."),
     "plugins": Entry("plugins", "command", "List the plugins, and turn them off and on."),
     "plugin": Entry("plugin", "command", "Write a plugin of your own."),
     "doctor": Entry("doctor", "command", "Check everything, with a real answer of each engine."),

@@ -208,7 +208,7 @@ def _make_context(
             "was trained on: long texts may get worse answers"
         )
     types = (settings.cache_type_k, settings.cache_type_v)
-    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1, types)
+    token = None if scales_by_length(gguf) else cache_bytes(gguf, 1, types)
     cells = cache_cells(size, settings.slots, token)
     needed, free = cache_bytes(gguf, cells, types), available_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
@@ -217,7 +217,7 @@ def _make_context(
     return Context(model, log, settings, size=size, cells=cells, whole=whole)
 
 
-def _scales_by_length(gguf: GgufFile) -> bool:
+def scales_by_length(gguf: GgufFile) -> bool:
     """Say whether the size of the context changes what the model computes.
 
     llama.cpp chooses how positions are scaled by that size, which must then stay what was asked.

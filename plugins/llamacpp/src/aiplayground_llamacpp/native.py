@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import ServiceNotAvailable
 
+from .backends import device_array
 from .bindings import EngineLog, holding_the_lock
 from .enginelog import bad_model, diagnose
 from .settings import Settings
@@ -46,6 +47,9 @@ class Model:
         self._lock = threading.Lock()
         callback = lib.llama_progress_callback(lambda fraction, _data: keep_on(fraction))
         parameters = _model_parameters(lib, settings)
+        devices = device_array(lib, settings.devices)  # kept until the model is loaded
+        if devices is not None:
+            parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
         parameters.progress_callback = callback
         log.clear()
         self._model = lib.llama_model_load_from_file(str(path).encode(), parameters)

@@ -13,8 +13,9 @@ from aiplayground.errors import ServiceNotAvailable, from_dict
 from aiplayground.serving.protocol import LOAD_PATH, UNLOAD_PATH
 from aiplayground.types import ModelInfo
 
-from .launch import launch_spec, worker_name
+from .launch import worker_name
 from .options import model_options
+from .server.launch import worker_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ async def load(ctx: ServiceContext, name: str) -> None:
     model = await ctx.find_model(name)
     primary = _primary(ctx)
     if primary is None or primary.model is not None:
-        await ctx.spawn(launch_spec(ctx.settings, model, name=worker_name(name)))
+        await ctx.spawn(await worker_spec(ctx, model, name=worker_name(name)))
         return
     body = {"path": str(model.path), "name": model.name, "replace": False}
     await _post(ctx, primary, LOAD_PATH, body, ctx.settings.load_timeout)

@@ -50,6 +50,20 @@ class Settings(BaseModel):
             "llamacpp-backend` fetched, else the one on PATH."
         ),
     )
+    llama_server_build: Literal["auto", "cpu", "vulkan", "cuda", "rocm", "sycl", "metal"] = Field(
+        default="auto",
+        description=(
+            "Which build of llama-server `aipg setup llamacpp-backend` fetches; auto takes what "
+            "this computer shows, and the CPU's if that does not run."
+        ),
+    )
+    llama_server_mirror: str = Field(
+        default="",
+        description=(
+            "Where `aipg setup` fetches it from instead of GitHub: a URL under which the release's "
+            "files lie as TAG/FILE. The checksums hold in any case."
+        ),
+    )
     devices: tuple[str, ...] = Field(
         default=(),
         description=(
