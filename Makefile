@@ -49,7 +49,7 @@ bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md)
 	$(SERVER)
 	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write)
 
-llama-server: $(READY) ## The llama-server for tests and benchmarks: compiled once (10 min on 2 cores)
+llama-server: $(READY) ## The llama-server for tests and benchmarks: compiled once (7 min on 2 cores)
 	$(SERVER)
 
 clean: ## Remove .venv and everything generated (the compiled llama.cpp stays in your cache)
