@@ -72,4 +72,5 @@ class Host:
     middleware: Sequence[object]
     http: Callable[[], httpx.AsyncClient]
     announce: Callable[[str], None]
+    hide: Callable[[str], str]
     ledger: Ledger | None = None

@@ -244,8 +244,14 @@ def _fill(text: str, places: Mapping[str, str]) -> str:
     return text
 
 
+def _is_ours_alone(variable: str) -> bool:
+    """Whether a variable is for the kernel: its lifeline, and the keys of attached endpoints."""
+    name = variable.upper()
+    return name == PARENT_FD_VARIABLE or (name.startswith("AIPG_") and name.endswith("__API_KEY"))
+
+
 def _environment(extra: Mapping[str, str], token: str) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name != PARENT_FD_VARIABLE}
+    env = {name: value for name, value in os.environ.items() if not _is_ours_alone(name)}
     env.update({"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", TOKEN_VARIABLE: token})
     env.update(extra)
     return env

@@ -53,7 +53,10 @@ class PluginFailure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedPlugin:
-    """A plugin in use; `seconds` is what loading it took."""
+    """A plugin in use; `seconds` is what loading it took.
+
+    `source`: the file of a manifest, or `settings` for an address that is set there.
+    """
 
     name: str
     plugin: Any = field(repr=False)
@@ -62,6 +65,7 @@ class LoadedPlugin:
     hooks: tuple[str, ...]
     backends: tuple[BackendSpec, ...]
     seconds: float
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +85,12 @@ class _Candidate:
     version: str
     entry_point: metadata.EntryPoint | None = None
     plugin: Any = None
+    source: str = ""
 
     @property
     def origin(self) -> str:
-        return f"{self.distribution} {self.version}".strip() or "the embedding program"
+        package = f"{self.distribution} {self.version}".strip()
+        return package or self.source or "the embedding program"
 
     def failure(self, stage: str, message: str, error: BaseException | None) -> PluginFailure:
         return PluginFailure(
@@ -116,11 +122,13 @@ def load_plugins(
     discover: bool = True,
     allow: Iterable[str] | None = None,
     deny: Iterable[str] = (),
+    endpoints: Sequence[tuple[str, Any]] = (),
 ) -> PluginSet:
     """Load the plugins that were handed over and, if asked, those that are installed.
 
     `allow` names the only plugins to import, `deny` those never to; what is not to be loaded is
-    not imported. A name or a service that two plugins claim is refused, naming both.
+    not imported. A name or a service that two plugins claim is refused, naming both. `endpoints`
+    are addresses in the settings, each a backend unless a plugin has a service of that name.
     """
     allowed, denied = None if allow is None else set(allow), set(deny)
     candidates = [_Candidate(name, "", "", None, plugin) for name, plugin in given]
@@ -130,15 +138,20 @@ def load_plugins(
             disabled.append(candidate.name)
         else:
             candidates.append(candidate)
-    return _load_all(candidates, disabled)
+    last = [_Candidate(name, "", "", None, plugin, "settings") for name, plugin in endpoints]
+    return _load_all(candidates, last, disabled)
 
 
-def _load_all(candidates: list[_Candidate], disabled: list[str]) -> PluginSet:
+def _load_all(
+    candidates: list[_Candidate], endpoints: list[_Candidate], disabled: list[str]
+) -> PluginSet:
     manager = _manager()
     loaded: list[LoadedPlugin] = []
     failures: list[PluginFailure] = []
     claimed: dict[str, _Candidate] = {}
-    for candidate in candidates:
+    for candidate in [*candidates, *endpoints]:
+        if candidate in endpoints and f"service '{candidate.name}'" in claimed:
+            continue  # that backend itself is attached to the address
         outcome = _load_one(candidate, manager, claimed)
         if isinstance(outcome, LoadedPlugin):
             loaded.append(outcome)
@@ -197,6 +210,7 @@ def _load_one(
         hooks=tuple(sorted(hooks)),
         backends=backends,
         seconds=time.perf_counter() - began,
+        source=candidate.source,
     )
 
 

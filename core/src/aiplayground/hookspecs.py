@@ -75,7 +75,8 @@ async def health(ctx: ServiceContext) -> Health:
     """Say whether the backend answers, and with which models loaded.
 
     Called at the end of a start, and when someone asks. A running worker process is watched by the
-    kernel itself, through its `ready_path`.
+    kernel itself, through its `ready_path`; a backend without workers is asked this every
+    `liveness.interval` seconds, has failed once it is not well, and runs again when it is.
     """
 
 

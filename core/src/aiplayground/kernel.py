@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
+from ._endpoint import endpoints
 from ._home import HomeLock, open_ledger
 from ._host import Host, Library
 from ._inference import Inference
 from ._loader import RESERVED, PluginSet, load_plugins
-from ._logs import LogHub, ServiceLog
+from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._service import Service
 from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
@@ -85,10 +86,14 @@ class Kernel:
             discover=discover,
             allow=self.settings.plugins.allow,
             deny=self.settings.plugins.deny,
+            endpoints=endpoints(self.settings.attach),
         )
+        self._keys = self._attached_keys()
         self.id = uuid.uuid4().hex
         self._exclusive = exclusive
-        self._router = Router(self.plugins, self._on_blocked)
+        self._router = Router(
+            self.plugins, self._on_blocked, {name: hiding(key) for name, key in self._keys.items()}
+        )
         self._bus = Bus(self._snapshot)
         self._services: dict[str, Service] = {}
         self._stack = AsyncExitStack()
@@ -128,8 +133,13 @@ class Kernel:
         ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
         self._stack.push_async_callback(asyncio.to_thread, ledger.close)
         limits = self.settings.logs
+        hide = hiding([key for keys in self._keys.values() for key in keys])
         logs = LogHub(
-            self.paths.logs, max_bytes=limits.max_bytes, backups=limits.backups, level=limits.level
+            self.paths.logs,
+            max_bytes=limits.max_bytes,
+            backups=limits.backups,
+            level=limits.level,
+            redact=lambda text: redact(hide(text)),
         )
         self._stack.push_async_callback(asyncio.to_thread, logs.close)
         self._stack.push_async_callback(self._close_http)
@@ -146,6 +156,7 @@ class Kernel:
             http=self._http_client,
             announce=self._announce,
             ledger=ledger,
+            hide=hide,
         )
         self._services.update(
             {name: Service(spec, self._host) for name, spec in self._router.specs.items()}
@@ -407,6 +418,16 @@ class Kernel:
     async def _close_http(self) -> None:
         if self._http is not None:
             await self._http.aclose()
+
+    def _attached_keys(self) -> dict[str, list[str]]:
+        """Return the attached services, each with its key, if it has one."""
+        found: dict[str, list[str]] = {}
+        for spec in (spec for plugin in self.plugins.loaded for spec in plugin.backends):
+            attachment = self.settings.attachment(spec.name)
+            if attachment is not None:
+                key = attachment.api_key
+                found[spec.name] = [key.get_secret_value()] if key is not None else []
+        return found
 
     def _model_roots(self) -> list[Path]:
         return [self.paths.models, *self.settings.models.folders]

@@ -6,11 +6,11 @@ discovery must stay cheap. Requests and responses are in `types`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 class Capability(StrEnum):
@@ -28,11 +28,35 @@ class Capability(StrEnum):
     VISION = "vision"
 
 
+OPENAI_PARAMETERS = frozenset(
+    {
+        "dimensions",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "n",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+    }
+)
+"""The request fields that OpenAI's own API has, of those that ours has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
     """Who a backend is: returned by the `backend` hook.
 
-    `settings` names a pydantic model as `"package.module:Class"`; it is imported on first use.
+    `settings` names a pydantic model as `"package.module:Class"`, which is imported on first use,
+    or is a function without arguments that returns the model.
     `parameters` lists the request fields that the backend honours; another one answers -4.
     `api="openai"` says that the primary worker speaks the OpenAI API: the kernel then supplies
     `chat`, `generate` (completion), `embed`, `list_models` and `health`.
@@ -44,7 +68,7 @@ class BackendSpec:
     parameters: frozenset[str] = frozenset()
     preferred_port: int | None = None
     required: bool = False
-    settings: str | None = None
+    settings: str | Callable[[], type[Any]] | None = None
     api: Literal["openai"] | None = None
     description: str = ""
 

@@ -4,12 +4,14 @@ Arguments: the port, then any of: `count=FILE` (add our process id to it), `say=
 `garbage` (log what is no text),
 `exit=CODE`, `signal=NUMBER` (end by it), `chatter=N` (log N lines, slowly, before listening),
 `hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`,
-`die=SECONDS` (after it began to listen).
+`die=SECONDS` (after it began to listen), `key=KEY` (asked of every request, and told to those who
+come with another), `prefix=PATH` (all else is not found), `models=A,B` (names that it lists).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -48,7 +50,7 @@ def misbehave(told: dict[str, str]) -> None:
         time.sleep(3600)
 
 
-def answer(connection: socket.socket, chunks: int) -> None:
+def answer(connection: socket.socket, told: dict[str, str]) -> None:
     """Answer one request and close."""
     with contextlib.suppress(OSError), connection:
         request = b""
@@ -56,12 +58,27 @@ def answer(connection: socket.socket, chunks: int) -> None:
             if not (part := connection.recv(65536)):
                 return
             request += part
-        if request.startswith(b"POST /v1/chat/completions"):
-            stream(connection, chunks)
-            return
-        body = b'{"data": [{"id": "m"}]}'
-        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
-        connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        path = request.split()[1].decode()
+        given = next((line for line in request.split(b"\r\n") if b"Bearer " in line), b"").decode()
+        prefix = told.get("prefix", "")
+        if "key" in told and given.partition("Bearer ")[2] != told["key"]:
+            reply(connection, "401 Unauthorized", {"error": {"message": f"wrong key: {given}"}})
+        elif not path.startswith(prefix):
+            reply(connection, "404 Not Found", {"error": {"message": f"no {path}"}})
+        elif path == f"{prefix}/v1/chat/completions":
+            stream(connection, int(told.get("chunks", "3")))
+        elif path == f"{prefix}/v1/embeddings":
+            reply(connection, "200 OK", {"data": [{"embedding": [0.5, 0.25]}]})
+        else:
+            names = told.get("models", "m").split(",")
+            reply(connection, "200 OK", {"data": [{"id": name} for name in names]})
+
+
+def reply(connection: socket.socket, status: str, value: object) -> None:
+    """Send a JSON body."""
+    body = json.dumps(value).encode()
+    head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
 
 
 def stream(connection: socket.socket, chunks: int) -> None:
@@ -94,8 +111,7 @@ def main() -> None:
         threading.Timer(float(told["die"]), os._exit, (1,)).start()
     while True:
         connection, _ = listener.accept()
-        chunks = int(told.get("chunks", "3"))
-        threading.Thread(target=answer, args=(connection, chunks), daemon=True).start()
+        threading.Thread(target=answer, args=(connection, told), daemon=True).start()
 
 
 if __name__ == "__main__":

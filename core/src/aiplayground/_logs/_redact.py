@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 
 HIDDEN = "[hidden]"
 
@@ -26,3 +27,16 @@ def redact(text: str) -> str:
     for pattern in _SECRETS:
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return text
+
+
+def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that hides these very secrets, wherever they stand in a text."""
+    # The longest first: one may be a part of another.
+    known = sorted(secrets, key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for secret in known:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    return hide

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aiplayground.paths import Paths
+    from aiplayground.settings import KernelSettings
 
     from ._app import App
 
@@ -56,8 +57,13 @@ class PluginCommands:
 
 def discover(app: App) -> PluginSet:
     """Load the installed plugins as a kernel would. Raises `InvalidSettings`."""
-    allow, deny = _limits(app.paths, os.environ)
-    return load_plugins(allow=allow, deny=deny)
+    settings = _settings(app.paths, os.environ)
+    if settings is None:
+        return load_plugins()
+    from aiplayground._endpoint import endpoints
+
+    limits = settings.plugins
+    return load_plugins(allow=limits.allow, deny=limits.deny, endpoints=endpoints(settings.attach))
 
 
 def plugin_commands(plugins: PluginSet) -> PluginCommands:
@@ -87,14 +93,13 @@ def model_files(plugins: PluginSet) -> list[Path]:
     return found
 
 
-def _limits(paths: Paths, environ: Mapping[str, str]) -> tuple[Iterable[str] | None, Iterable[str]]:
+def _settings(paths: Paths, environ: Mapping[str, str]) -> KernelSettings | None:
     files = (paths.config_file, paths.system_config)
     if not any(file.exists() for file in files) and not any(
         name.upper().startswith("AIPG_") and "__" in name for name in environ
     ):
         # Nothing is set, so the defaults hold: validating them would take longer than discovery.
-        return None, ()
+        return None
     from aiplayground.settings import load_layers
 
-    settings = load_layers(paths, environ).kernel().plugins
-    return settings.allow, settings.deny
+    return load_layers(paths, environ).kernel()

@@ -42,6 +42,7 @@ def as_json(plugins: PluginSet, commands: PluginCommands) -> dict[str, Any]:
                 "name": each.name,
                 "distribution": each.distribution,
                 "version": each.version,
+                "source": each.source,
                 "services": _services(each),
                 "hooks": list(each.hooks),
                 "commands": _commands(each, commands),
@@ -71,7 +72,7 @@ def _print(plugins: PluginSet, commands: PluginCommands) -> None:
             [
                 [
                     each.name,
-                    each.distribution,
+                    each.distribution or each.source,
                     each.version,
                     ", ".join(_services(each)),
                     ", ".join(_commands(each, commands)),

@@ -109,7 +109,7 @@ def _check_key(key: Key, services: Services | None) -> None:
             close = suggest(key[1], known) or f" There is: {', '.join(known) or 'none'}."
             raise InvalidSettings(f"No installed backend is called '{key[1]}'.{close}")
     model = ServiceSettings if _is_service(key) else model_at(KernelSettings, key)
-    if model or key == ("services",):
+    if model or key in (("services",), ("attach",)):
         names = ", ".join(field_names(model or KernelSettings))
         raise InvalidSettings(f"'{dotted(key)}' is a table. Set one of its keys: {names}.")
 
