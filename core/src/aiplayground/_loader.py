@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -24,6 +25,8 @@ from .specs import BackendSpec
 IMPL_ATTRIBUTE = f"{PROJECT}_impl"
 SPEC_ATTRIBUTE = f"{PROJECT}_spec"
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+MANIFEST_NAME = "aiplayground.toml"
+"""What a manifest is called in a package."""
 RESERVED = "kernel"
 """The name of the kernel's own log."""
 
@@ -116,6 +119,12 @@ def installed() -> Iterator[_Candidate]:
     yield from sorted(found.values(), key=lambda each: (each.name, each.distribution))
 
 
+def _manifests(folder: Path | None) -> Iterator[_Candidate]:
+    files = sorted(folder.glob("*.toml")) if folder is not None else []
+    for file in files:
+        yield _Candidate(file.stem, "", "", None, file, str(file))
+
+
 def load_plugins(
     given: Sequence[tuple[str, Any]] = (),
     *,
@@ -123,17 +132,20 @@ def load_plugins(
     allow: Iterable[str] | None = None,
     deny: Iterable[str] = (),
     endpoints: Sequence[tuple[str, Any]] = (),
+    manifests: Path | None = None,
 ) -> PluginSet:
     """Load the plugins that were handed over and, if asked, those that are installed.
 
     `allow` names the only plugins to import, `deny` those never to; what is not to be loaded is
     not imported. A name or a service that two plugins claim is refused, naming both. `endpoints`
-    are addresses in the settings, each a backend unless a plugin has a service of that name.
+    are addresses in the settings, each a backend unless a plugin has a service of that name;
+    `manifests` is a folder with backends of one file each, named as the file is.
     """
     allowed, denied = None if allow is None else set(allow), set(deny)
     candidates = [_Candidate(name, "", "", None, plugin) for name, plugin in given]
     disabled: list[str] = []
-    for candidate in installed() if discover else ():
+    found = [*installed(), *_manifests(manifests)] if discover else []
+    for candidate in found:
         if candidate.name in denied or (allowed is not None and candidate.name not in allowed):
             disabled.append(candidate.name)
         else:
@@ -187,7 +199,7 @@ def _load_one(
     try:
         _claim(f"plugin '{candidate.name}'", candidate, claimed)
         point = candidate.entry_point
-        plugin = candidate.plugin if point is None else point.load()
+        plugin = _as_plugin(candidate.plugin if point is None else point.load())
         stage = "validate"
         hooks = _validate(plugin)
         manager.register(plugin, candidate.name)
@@ -212,6 +224,23 @@ def _load_one(
         seconds=time.perf_counter() - began,
         source=candidate.source,
     )
+
+
+def _as_plugin(found: Any) -> Any:
+    """Return the plugin that a manifest describes, where that is what was found.
+
+    A manifest is a path, or lies in a package that defines no hook.
+    """
+    file = found if isinstance(found, Path) else None
+    for folder in getattr(found, "__path__", ()) if inspect.ismodule(found) else ():
+        if (beside := Path(folder) / MANIFEST_NAME).is_file() and not any(_implementations(found)):
+            file = beside
+            break
+    if file is None:
+        return found
+    from .manifest import load_manifest
+
+    return load_manifest(file)
 
 
 def _explain(candidate: _Candidate, stage: str, error: BaseException) -> str:

@@ -93,8 +93,8 @@ class Operations:
             # Without a set-up of its own, the package is the engine.
             self.installed = self.installed or self.find("setup") is None
             return self.installed
-        self.version = await self._call(route, self._timeouts.hook, Context(self._service))
-        self.installed = self.version is not None
+        version = await self._call(route, self._timeouts.hook, Context(self._service))
+        self.installed, self.version = version is not None, version or None
         return self.installed
 
     async def start(self, model: str | None) -> None:

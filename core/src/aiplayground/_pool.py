@@ -46,6 +46,7 @@ class WorkerPool:
             probe_interval=timeouts.probe_interval,
             preferred_port=spec.preferred_port,
             fixed_port=own.port,
+            keys=host.keys,
         )
 
     @property

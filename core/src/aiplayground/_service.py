@@ -386,15 +386,16 @@ class Service:
 
     def worker_ended(self) -> None:
         """Hear that the plugin has ended a worker."""
-        self._post(self._on_ended, "its plugin ended its primary worker and launched no other")
+        if not self.ops.residency.moving:  # else `models_moved` follows
+            self._post(self._on_ended, "its plugin ended its primary worker and launched no other")
 
     def models_moved(self) -> None:
         """Hear that a load or an unload is over."""
         # Not at once: a request that waited for the unload begins its own load first.
         asyncio.get_running_loop().call_later(SETTLE, self._post, self._on_moved)
 
-    def _is_headless(self) -> bool:
-        """Whether there was a primary worker, is none any more, and none follows for now."""
+    def _left_headless(self) -> bool:
+        """Whether the primary worker was ended, no other stands in, and none follows for now."""
         if self._job is not None or self._primary_heard is None or self.pool.primary is not None:
             return False
         if self._runtime not in (Runtime.RUNNING, Runtime.STARTING, Runtime.BACKOFF):
@@ -405,13 +406,13 @@ class Service:
         return not self.ops.residency.moving
 
     def _on_moved(self) -> None:
-        if self._is_headless():
+        if self._left_headless():
             # The program cannot be without a model, and its last one was unloaded.
-            self._desired = Desired.DOWN
+            self._desired, self._error = Desired.DOWN, None
             self._begin_stop()
 
     def _on_ended(self, why: str) -> None:
-        if self._runtime is Runtime.RUNNING and self._is_headless():
+        if self._runtime is Runtime.RUNNING and self._left_headless():
             self._error = ServiceFailed(
                 f"{self.name}: {why}.",
                 failure=FailureClass.PLUGIN,
@@ -422,7 +423,7 @@ class Service:
             loop.call_later(self.pool.start_timeout, self._post, self._on_still_headless)
 
     def _on_still_headless(self) -> None:
-        if self._error is not None and self._is_headless():
+        if self._error is not None and self._left_headless():
             self._fail(self._error)
 
     # Health of a backend without workers ------------------------------------------------

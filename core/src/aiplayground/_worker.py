@@ -239,6 +239,7 @@ class Worker:
             self.error = self._defect(error)
         finally:
             if launched is not None:
+                self._launcher.forget(launched)
                 await launched.process.end(self._launcher.grace)
         return launched.process.returncode if launched else None
 

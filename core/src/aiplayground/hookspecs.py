@@ -138,6 +138,8 @@ async def uninstall(ctx: ServiceContext) -> None:
 async def installed_version(ctx: ServiceContext) -> str | None:
     """Return the engine's version, or None when the engine is not installed.
 
+    An empty text: it is there, of a version that is not known.
+
     Called when the kernel comes up and after `setup`; must not start the engine. Raise
     `ServiceFailed` when the installation is there but broken.
     """

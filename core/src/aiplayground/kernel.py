@@ -56,9 +56,10 @@ class Kernel:
     """Runs backends.
 
     `home`: the folder that everything lies under (default: `AIPG_HOME`, else the platform's
-    places). `plugins`: plugin objects by name, besides those that are installed; `discover=False`
-    leaves the installed ones out. `settings`: the top layer, in the shape of the settings file.
-    `exclusive`: be the only such kernel of this home, or fail saying who holds it.
+    places). `plugins`: plugin objects by name, or `Path`s of manifests, besides those that are
+    installed; `discover=False` leaves the installed ones out. `settings`: the top layer, in the
+    shape of the settings file. `exclusive`: be the only such kernel of this home, or fail saying
+    who holds it.
 
         async with Kernel() as kernel:
             async for chunk in kernel.chat(request):
@@ -87,6 +88,7 @@ class Kernel:
             allow=self.settings.plugins.allow,
             deny=self.settings.plugins.deny,
             endpoints=endpoints(self.settings.attach),
+            manifests=self.paths.manifests,
         )
         self._keys = self._attached_keys()
         self.id = uuid.uuid4().hex
@@ -409,10 +411,9 @@ class Kernel:
 
     def _http_client(self) -> httpx.AsyncClient:
         if self._http is None:
-            import httpx
+            from ._client import worker_client
 
-            # A proxy of the environment has no business between us and our own workers.
-            self._http = httpx.AsyncClient(trust_env=False, limits=httpx.Limits())
+            self._http = worker_client(self._host.keys)
         return self._http
 
     async def _close_http(self) -> None:

@@ -77,12 +77,14 @@ class BackendSpec:
 class LaunchSpec:
     """How to start one worker process: given to `ctx.spawn`.
 
-    `argv`: `{port}` and `{fd}` are replaced. A worker that takes `{fd}` gets a bound socket which
-    it listens on; one that takes `{port}` opens the port itself and is shown to own it.
+    `argv`, and the values of `env`: `{port}`, `{fd}`, `{token}` are replaced. A worker that takes
+    `{fd}` gets a bound socket which it listens on; one that takes `{port}` opens the port itself
+    and is shown to own it.
     `ours`: the program calls `aiplayground.serving.parent.watch_parent` and so ends with the
     kernel; any other program runs under the kernel's guard.
     `ready_path` is asked with GET until it answers 200.
     `start_timeout` (seconds) is extended by progress: each line of log output renews it.
+    `authorize`: the program asks for a key, which is `{token}`; the kernel's HTTP client sends it.
     """
 
     argv: Sequence[str]
@@ -94,6 +96,7 @@ class LaunchSpec:
     ours: bool = False
     ready_path: str = "/health"
     start_timeout: float | None = None
+    authorize: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,11 +59,16 @@ def discover(app: App) -> PluginSet:
     """Load the installed plugins as a kernel would. Raises `InvalidSettings`."""
     settings = _settings(app.paths, os.environ)
     if settings is None:
-        return load_plugins()
+        return load_plugins(manifests=app.paths.manifests)
     from aiplayground._endpoint import endpoints
 
     limits = settings.plugins
-    return load_plugins(allow=limits.allow, deny=limits.deny, endpoints=endpoints(settings.attach))
+    return load_plugins(
+        allow=limits.allow,
+        deny=limits.deny,
+        endpoints=endpoints(settings.attach),
+        manifests=app.paths.manifests,
+    )
 
 
 def plugin_commands(plugins: PluginSet) -> PluginCommands:
