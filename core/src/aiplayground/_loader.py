@@ -178,21 +178,31 @@ def _load_all(
     )
 
 
-def _manager() -> pluggy.PluginManager:
+def _manager() -> _Manager:
     manager = _Manager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
 
 
 class _Manager(pluggy.PluginManager):
-    """Passes over properties: pluggy 1.6 evaluates them when it looks for hooks."""
+    """Passes over properties: pluggy 1.6 evaluates them when it looks for hooks.
+
+    `checked` are the functions behind hooks that are known to be right: many plugins may be
+    instances of one class.
+    """
+
+    def __init__(self, project: str) -> None:
+        super().__init__(project)
+        self.checked: set[tuple[str, Any]] = set()
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
-        return super().parse_hookimpl_opts(plugin, name) if _is_function(plugin, name) else None
+        if name.startswith("__") or not _is_function(plugin, name):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
 
 def _load_one(
-    candidate: _Candidate, manager: pluggy.PluginManager, claimed: dict[str, _Candidate]
+    candidate: _Candidate, manager: _Manager, claimed: dict[str, _Candidate]
 ) -> LoadedPlugin | PluginFailure:
     began = time.perf_counter()
     stage = "import"
@@ -201,7 +211,7 @@ def _load_one(
         point = candidate.entry_point
         plugin = _as_plugin(candidate.plugin if point is None else point.load())
         stage = "validate"
-        hooks = _validate(plugin)
+        hooks = _validate(plugin, manager.checked)
         manager.register(plugin, candidate.name)
         _check_registered(plugin, hooks, manager)
         stage = "backend"
@@ -267,7 +277,7 @@ def _claim(what: str, candidate: _Candidate, claimed: dict[str, _Candidate]) -> 
         )
 
 
-def _validate(plugin: Any) -> dict[str, Any]:
+def _validate(plugin: Any, checked: set[tuple[str, Any]]) -> dict[str, Any]:
     """Return the plugin's hook implementations; raise `PluginError` for what cannot work."""
     if inspect.isclass(plugin):
         raise PluginError(
@@ -281,7 +291,10 @@ def _validate(plugin: Any) -> dict[str, Any]:
             if not options.get("optionalhook"):
                 raise PluginError(f"hook '{hook}' is not one that this kernel knows.")
             continue
-        _check_function(hook, function, options)
+        key = (hook, getattr(function, "__func__", function))
+        if key not in checked:
+            _check_function(hook, function, options)
+            checked.add(key)
         hooks[hook] = function
     if not hooks:
         raise PluginError(

@@ -53,11 +53,9 @@ def misbehave(told: dict[str, str]) -> None:
 def answer(connection: socket.socket, told: dict[str, str]) -> None:
     """Answer one request and close."""
     with contextlib.suppress(OSError), connection:
-        request = b""
-        while b"\r\n\r\n" not in request:
-            if not (part := connection.recv(65536)):
-                return
-            request += part
+        request = receive(connection)
+        if not request:
+            return
         path = request.split()[1].decode()
         given = next((line for line in request.split(b"\r\n") if b"Bearer " in line), b"").decode()
         prefix = told.get("prefix", "")
@@ -72,6 +70,24 @@ def answer(connection: socket.socket, told: dict[str, str]) -> None:
         else:
             names = told.get("models", "m").split(",")
             reply(connection, "200 OK", {"data": [{"id": name} for name in names]})
+
+
+def receive(connection: socket.socket) -> bytes:
+    """Read one request, body and all: what is left unread at a close makes the system reset it."""
+    request, whole = b"", 1
+    while len(request) < whole:
+        if not (part := connection.recv(65536)):
+            return b""
+        request += part
+        head, found, _ = request.partition(b"\r\n\r\n")
+        if found:
+            lengths = [
+                each for each in head.split(b"\r\n") if each[:15].lower() == b"content-length:"
+            ]
+            whole = len(head) + 4 + (int(lengths[0][15:]) if lengths else 0)
+        else:
+            whole = len(request) + 1
+    return request
 
 
 def reply(connection: socket.socket, status: str, value: object) -> None:

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 from aiplayground.errors import FailureClass, ServiceFailed, ServiceNotAvailable
 from aiplayground.hookspecs import hookimpl
 from aiplayground.specs import BackendSpec, Health, LaunchSpec
-from aiplayground.states import Runtime
 
-from . import _models, _template
+from . import _template
 from ._schema import FACTS, MODEL_PLACES, Choice, Manifest
 
 if TYPE_CHECKING:
     from aiplayground.context import ServiceContext, WorkerHandle
     from aiplayground.types import ModelInfo
+
+    from ._models import Choosable
 
 PRIMARY = "main"
 """The name of the worker of a program that runs once."""
@@ -78,6 +79,8 @@ class ManifestBackend:
     @hookimpl
     async def start(self, ctx: ServiceContext) -> None:
         """Launch the program, with a model if it takes one."""
+        from . import _models
+
         if not self._per_model:
             await ctx.spawn(self._launch(ctx, None))
         elif ctx.model is None:
@@ -88,6 +91,8 @@ class ManifestBackend:
     @hookimpl
     async def load_model(self, ctx: ServiceContext, model: str) -> None:
         """Launch the program for one more model."""
+        from . import _models
+
         if self._per_model and _holder(ctx, model) is None:
             await ctx.spawn(self._launch(ctx, await _models.find(ctx, self.manifest, model)))
 
@@ -118,6 +123,8 @@ class ManifestBackend:
             from aiplayground._openai import list_models
 
             return await list_models(ctx)
+        from . import _models
+
         models = await _models.choosable(ctx, self.manifest)
         return [_models.info(ctx.service, model) for model in models]
 
@@ -138,7 +145,7 @@ class ManifestBackend:
         told = f"{self.manifest.health} answered with HTTP {answer.status_code}"
         return Health(ok=answer.status_code == httpx.codes.OK, detail=told)
 
-    def _launch(self, ctx: ServiceContext, model: _models.Choosable | None) -> LaunchSpec:
+    def _launch(self, ctx: ServiceContext, model: Choosable | None) -> LaunchSpec:
         said = self.manifest
         values = self._values(ctx, model.values if model else {})
         program, *rest = _template.arguments(said.command, values)
@@ -187,4 +194,4 @@ def _holder(ctx: ServiceContext, model: str) -> WorkerHandle | None:
 
 
 def _runs(worker: WorkerHandle) -> bool:
-    return worker.info.state is Runtime.RUNNING
+    return worker.info.state.value == "running"

@@ -1,11 +1,14 @@
-"""What a manifest says, as values; and the words that it may use."""
+"""What a manifest says, as values; and the words that it may use.
+
+Without `slots`, which make a class twice: importing this is a part of what discovery costs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from aiplayground.specs import OPENAI_PARAMETERS, Capability
 
@@ -46,15 +49,13 @@ FACTS = ("model.embedding", "model.vision")
 """What only a condition can ask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Arguments that are given together; left out when one of their placeholders has no value."""
 
     texts: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Arguments that depend on whether something is set and true."""
 
     condition: str
@@ -72,7 +73,7 @@ def texts_of(part: Part) -> tuple[str, ...]:
     return part.texts if isinstance(part, Group) else (*part.then, *part.otherwise)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Setting:
     """A setting that a manifest declares; `default` None: not set."""
 
@@ -85,8 +86,7 @@ class Setting:
     description: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class NamedModel:
+class NamedModel(NamedTuple):
     """A model that the manifest itself names; without a path, its name is what programs get."""
 
     name: str
@@ -94,7 +94,7 @@ class NamedModel:
     embedding: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Models:
     """Which models there are: named ones, or files in a folder.
 
@@ -107,7 +107,7 @@ class Models:
     pattern: str = "*.gguf"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A backend that is a file. Times are in seconds."""
 
