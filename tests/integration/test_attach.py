@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.endpoints import Server, attach, free_port
 from tests.fakes import (
+    Fake,
     Served,
     ask,
     collect,
@@ -19,6 +20,7 @@ from tests.fakes import (
     statuses,
 )
 
+from aiplayground._launch import _environment
 from aiplayground.errors import (
     AIPlaygroundError,
     FailureClass,
@@ -203,3 +205,25 @@ async def test_a_name_that_is_none_is_a_failure_of_its_own(tmp_path: Path) -> No
     async with kernel(tmp_path, settings=settings) as k:
         (failure,) = k.plugins.failures
         assert failure.message.startswith("kernel! (settings): 'kernel!' cannot be a service")
+
+
+async def test_a_backend_of_another_kind_answers_itself_but_starts_nothing(tmp_path: Path) -> None:
+    fake = Fake("fake")
+    with Server() as server:
+        settings = {"services": {"fake": {"attach": {"url": server.url}}}}
+        async with kernel(tmp_path, fake, settings=settings) as k:
+            assert await ask(k) == "abc"
+            await k.stop("fake")
+    assert fake.calls == ["chat m"], "neither start, load nor stop"
+
+
+async def test_one_that_is_loading_is_waited_for(tmp_path: Path) -> None:
+    with Server("loading=1") as server:
+        async with kernel(tmp_path, settings=attach(server.url)) as k:
+            assert (await k.start("far")).status == "Running"
+
+
+def test_keys_are_not_handed_to_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIPG_ATTACH__FAR__API_KEY", KEY)
+    monkeypatch.setenv("aipg_services__x__attach__api_key", KEY)
+    assert KEY not in _environment({}, "token").values()

@@ -27,16 +27,23 @@ if TYPE_CHECKING:
     from .policy import RestartPolicy
     from .settings import AttachSettings
 
+LOADING_INTERVAL = 0.25
+"""Seconds between looks at an endpoint that is loading."""
+
 NAME = "endpoint"
 """The name of an attached service's only worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """What is wrong with an endpoint; `sure`: it is not merely slow or busy."""
+    """What is wrong with an endpoint.
+
+    `sure`: it is not merely slow or busy. `loading`: it says that it will be there soon.
+    """
 
     error: ServiceFailed
     sure: bool
+    loading: bool = False
 
 
 class Attachment:
@@ -118,7 +125,8 @@ class Attachment:
         else:
             what, advice = f"answered {self.ready_path} with {status}", "Its own log may say why."
         error = self._failed(f"{what} (HTTP {status}). {advice}", FailureClass.UNREACHABLE)
-        return Trouble(error, sure=status < 500)
+        loading = status == httpx.codes.SERVICE_UNAVAILABLE
+        return Trouble(error, sure=status < 500, loading=loading)
 
     def _failed(self, what: str, failure: FailureClass) -> ServiceFailed:
         details = {"service": self.service, "url": self.base_url}
@@ -197,9 +205,9 @@ class AttachedWorker(Worker):
 
     async def _run(self) -> None:
         try:
-            trouble = await self._look()
             while True:
                 self._set(Runtime.STARTING)
+                trouble = await self._arrive()
                 if trouble is None:
                     self.error = None
                     self._set(Runtime.RUNNING)
@@ -207,9 +215,17 @@ class AttachedWorker(Worker):
                 self.error = trouble.error
                 self._set(Runtime.FAILED)
                 await self._until_back()
-                trouble = None
         finally:
             self._stopped()
+
+    async def _arrive(self) -> Trouble | None:
+        """Look for it; one that says that it is loading gets the time that a start has."""
+        deadline = time.monotonic() + self._launcher.timeout
+        while (trouble := await self._look()) is not None:
+            if not trouble.loading or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(LOADING_INTERVAL)
+        return trouble
 
     async def _look(self) -> Trouble | None:
         try:

@@ -119,6 +119,7 @@ class Service:
     async def close(self) -> None:
         """Stop everything and end the task; the service is of no use afterwards."""
         if self._task is None or self._closed:
+            await self._let_go()
             return
         self._closed = True  # from here on only what ends something is accepted
         try:
@@ -141,6 +142,9 @@ class Service:
         self.pool.kill_now()
         await asyncio.wait({*jobs, ending}, timeout=END_LIMIT)
         await self.ops.residency.clear("stopped")
+        await self._let_go()
+
+    async def _let_go(self) -> None:
         if self.attachment is not None:
             await self.attachment.close()
 
@@ -441,8 +445,8 @@ class Service:
             self._health_task = None
 
     def _on_health(self, error: ServiceFailed | None) -> None:
-        if self._health_task is None or self._job is not None:
-            return  # told before a stop or a start, which knows better
+        if self._health_task is None or self._job is not None or self.pool.primary is not None:
+            return  # told before a stop, a start or a worker, which knows better
         if error is not None and self._runtime is Runtime.RUNNING:
             self.log.logger.warning("%s", error.message)
             self._fail(error)

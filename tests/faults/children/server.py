@@ -5,7 +5,8 @@ Arguments: the port, then any of: `count=FILE` (add our process id to it), `say=
 `exit=CODE`, `signal=NUMBER` (end by it), `chatter=N` (log N lines, slowly, before listening),
 `hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`,
 `die=SECONDS` (after it began to listen), `key=KEY` (asked of every request, and told to those who
-come with another), `prefix=PATH` (all else is not found), `models=A,B` (names that it lists).
+come with another), `prefix=PATH` (all else is not found), `models=A,B` (names that it lists),
+`loading=SECONDS` (in which it answers 503).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 PAUSE = 0.05
+BEGAN = time.monotonic()
 
 
 def options() -> dict[str, str]:
@@ -61,6 +63,8 @@ def answer(connection: socket.socket, told: dict[str, str]) -> None:
         prefix = told.get("prefix", "")
         if "key" in told and given.partition("Bearer ")[2] != told["key"]:
             reply(connection, "401 Unauthorized", {"error": {"message": f"wrong key: {given}"}})
+        elif time.monotonic() < BEGAN + float(told.get("loading", "0")):
+            reply(connection, "503 Loading", {"error": {"message": "Loading model"}})
         elif not path.startswith(prefix):
             reply(connection, "404 Not Found", {"error": {"message": f"no {path}"}})
         elif path == f"{prefix}/v1/chat/completions":
