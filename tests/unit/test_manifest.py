@@ -79,6 +79,7 @@ more = { options = ["a", "b"] }
     assert isinstance(spec, BackendSpec)
     assert (spec.title, spec.preferred_port, spec.api) == ("The X", 9000, "openai")
     assert spec.parameters == {"seed", "top_k"}
+    assert plugin.backend() == spec
 
 
 @pytest.mark.parametrize(

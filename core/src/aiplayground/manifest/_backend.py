@@ -42,11 +42,14 @@ class ManifestBackend:
         self._has_key = "key" in used
 
     @cached_property
-    def settings(self) -> type[Any]:
-        """The pydantic model of its settings."""
+    def _settings(self) -> type[Any]:
         from ._settings import settings_model
 
         return settings_model(self.manifest)
+
+    def settings(self) -> type[Any]:
+        """Return the pydantic model of its settings, the same one each time."""
+        return self._settings
 
     @hookimpl
     def backend(self) -> BackendSpec:
@@ -59,7 +62,7 @@ class ManifestBackend:
             capabilities=said.capabilities,
             parameters=said.parameters,
             preferred_port=said.port,
-            settings=lambda: self.settings,
+            settings=self.settings,
             api="openai",
         )
 
