@@ -296,6 +296,7 @@ def _error(body: Mapping[str, Any], status: int) -> AIPlaygroundError:
         400: InvalidParameters,
         404: ModelNotFound,
         422: InvalidParameters,
+        501: InvalidParameters,  # llama-server: it was not started for this kind of request
         503: ServiceNotAvailable,
     }
     return kinds.get(status, AIPlaygroundError)(message, details={"status": status})

@@ -80,7 +80,8 @@ async def health(ctx: ServiceContext) -> Health:
     """Say whether the backend answers, and with which models loaded.
 
     Called at the end of a start, and when someone asks. A running worker process is watched by the
-    kernel itself, through its `ready_path`.
+    kernel itself, through its `ready_path`; a backend without workers is asked this every
+    `liveness.interval` seconds, has failed once it is not well, and runs again when it is.
     """
 
 
@@ -141,6 +142,8 @@ async def uninstall(ctx: ServiceContext) -> None:
 @hookspec
 async def installed_version(ctx: ServiceContext) -> str | None:
     """Return the engine's version, or None when the engine is not installed.
+
+    An empty text: it is there, of a version that is not known.
 
     Called when the kernel comes up and after `setup`; must not start the engine. Raise
     `ServiceFailed` when the installation is there but broken.

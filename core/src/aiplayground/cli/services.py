@@ -52,6 +52,8 @@ def _print(services: tuple[ServiceInfo, ...]) -> None:
         ],
     )
     for each in services:
+        if each.attached:
+            say(f"{each.name} is attached to {each.base_url}; it is not started or ended here.")
         if each.error is not None:
             say(f"{each.name}: {each.error['message']}", fg="red")
         elif not each.set_up:
