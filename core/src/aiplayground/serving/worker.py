@@ -170,10 +170,17 @@ def _make_server(host: Host) -> uvicorn.Server:
     from .app import App
 
     class Server(uvicorn.Server):
+        """Ends when it is told to, rather than look ten times a second whether it should."""
+
+        ended = asyncio.Event()
+
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             # uvicorn would end by raising the signal again: exit code -15 instead of 0.
             yield
+
+        async def main_loop(self) -> None:
+            await self.ended.wait()
 
     return Server(
         uvicorn.Config(

@@ -1,0 +1,161 @@
+"""How much of a step is Python's own work: CPU time of two threads, native calls taken out.
+
+The worker runs as always, but for a clock around each native call of the engine's thread. What is
+left of that thread's CPU time, and all of the loop's (HTTP, JSON, events; the kernel's part of
+sending included), is Python's. Times of CPU do not depend on who else is busy as those on the wall
+do. Saving and restoring the state of conversations is native, and told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .engine_client import body_of, run_queues
+from .engine_process import Child, ours, serving
+from .measure import Row, figure
+
+STREAMS = 8
+ROUNDS = 5
+REQUESTS = 5
+BAR = 200.0
+
+STATE = ("llama_state_seq_get_data", "llama_state_seq_set_data", "llama_state_seq_get_size")
+
+
+class Clocks(NamedTuple):
+    """Microseconds of CPU so far, and steps."""
+
+    engine: float
+    loop: float
+    native: float
+    state: float
+    steps: float
+
+
+def rows(model: Path, *, rounds: int = ROUNDS) -> Iterator[Row]:
+    """Measure mixed rounds of eight streams."""
+    found: list[tuple[float, float, float, float]] = []
+    with serving(ours(model, __name__), "/health") as child:
+        for number in range(rounds + 1):
+            before = _ask(child)
+            run_queues(child.port, _mixed(random.Random(number)))
+            spent = Clocks(*(b - a for a, b in zip(before, _ask(child), strict=True)))
+            own = spent.engine - spent.native
+            each = (own + spent.loop, own, spent.loop, spent.state)
+            found.append(tuple(value / spent.steps for value in each))  # type: ignore[arg-type]  # four
+    whole, own, loop, state = zip(*found[1:], strict=True)  # the first round warms up
+    note = f"{rounds} mixed rounds; CPU time"
+    yield figure(f"Python's own work in a step, {STREAMS} streams", whole, "us", BAR, note)
+    yield figure("  of this: the engine's thread", own, "us", note=note)
+    yield figure("  of this: HTTP and events", loop, "us", note=note)
+    yield figure("apart: saving and restoring state, for each step", state, "us", note=note)
+
+
+def _mixed(source: random.Random) -> list[list[dict[str, Any]]]:
+    """Return what eight clients ask: short and long, new and known, greedy and not."""
+    shared = "A long beginning that many prompts have. " * 6
+    return [
+        [
+            body_of(
+                (shared if source.random() < 0.3 else "")
+                + f"{source.random() if source.random() < 0.6 else number} "
+                + "so " * source.choice((2, 10, 60)),
+                source.choice((24, 48, 64)),
+                temperature=source.choice((0, 0.8)),
+                seed=number,
+                stream=source.random() < 0.8,
+                stop=source.choice((None, ["never said"])),
+            )
+            for number in range(REQUESTS)
+        ]
+        for _ in range(STREAMS)
+    ]
+
+
+def _ask(child: Child) -> Clocks:
+    process = child.process
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    return Clocks(*json.loads(process.stdout.readline()))
+
+
+class Meter:
+    """Adds up the CPU time of native calls."""
+
+    def __init__(self) -> None:
+        self.native = self.state = 0
+        self.steps: Callable[[], float] = lambda: 0
+
+    def timed(self, function: Any) -> Any:
+        """Return the function with a clock around it; what the bindings read of it is kept."""
+        clock, is_state = time.thread_time_ns, function.__name__ in STATE
+
+        def call(*arguments: Any) -> Any:
+            began = clock()
+            try:
+                return function(*arguments)
+            finally:
+                spent = clock() - began
+                self.native += spent
+                if is_state:
+                    self.state += spent
+
+        call.__name__ = function.__name__
+        vars(call).update(argtypes=function.argtypes, restype=function.restype)
+        return call
+
+    def clocks(self) -> Clocks:
+        """Return all sums, in microseconds."""
+        threads = {thread.name: thread for thread in threading.enumerate()}
+        engine, loop = threads["engine"], threading.main_thread()
+        return Clocks(
+            _cpu(engine), _cpu(loop), self.native / 1e3, self.state / 1e3, self.steps()
+        )
+
+    def answer(self) -> None:
+        """Print the sums for each line that comes."""
+        for _ in sys.stdin:
+            print(json.dumps(self.clocks()), flush=True)
+
+
+def _cpu(thread: threading.Thread) -> float:
+    assert thread.ident is not None
+    return time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident)) / 1e3
+
+
+def main() -> None:
+    """Be the worker, with clocks."""
+    from aiplayground_llamacpp import bindings, worker
+
+    from aiplayground.serving.worker import run
+
+    meter = Meter()
+    lib = bindings.load_bindings()
+    plain = bindings.holding_the_lock
+    # Before the modules that take them by name are imported.
+    bindings.holding_the_lock = lambda lib, function: meter.timed(plain(lib, function))
+    for name in dir(lib):
+        function = getattr(lib, name)
+        if name.startswith("llama_") and hasattr(function, "argtypes") and function.argtypes:
+            setattr(lib, name, meter.timed(function))
+
+    def make(settings: Any) -> Any:
+        engine = worker.make_engine(settings)
+        meter.steps = lambda: engine.counters.get("steps", 0)  # type: ignore[attr-defined]  # ours
+        return engine
+
+    threading.Thread(target=meter.answer, daemon=True).start()
+    run(make)
+
+
+if __name__ == "__main__":
+    main()
