@@ -1,19 +1,21 @@
 """How much of a step is Python's own work: CPU time of two threads, native calls taken out.
 
-The worker runs as always, but for a clock around each native call of the engine's thread. What is
-left of that thread's CPU time, and all of the loop's (HTTP, JSON, events; the kernel's part of
-sending included), is Python's. Times of CPU do not depend on who else is busy as those on the wall
-do. Saving and restoring the state of conversations is native, and told apart.
+The worker runs as always, but for a clock around each call of llama.cpp in the engine's thread and
+each write to a socket in the loop's. What is left of both threads' CPU time, less what the clocks
+cost, is Python's, waking each other included. Other programs change times of CPU less than those on the wall. Saving and
+restoring the state of conversations, and writing to sockets, are told apart.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import random
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +25,7 @@ from .measure import Row, figure
 
 STREAMS = 8
 ROUNDS = 5
-REQUESTS = 5
+REQUESTS = 3
 BAR = 200.0
 
 STATE = ("llama_state_seq_get_data", "llama_state_seq_set_data", "llama_state_seq_get_size")
@@ -36,26 +38,28 @@ class Clocks(NamedTuple):
     loop: float
     native: float
     state: float
+    sent: float
     steps: float
 
 
 def rows(model: Path, *, rounds: int = ROUNDS) -> Iterator[Row]:
     """Measure mixed rounds of eight streams."""
-    found: list[tuple[float, float, float, float]] = []
+    found = []
     with serving(ours(model, __name__), "/health") as child:
         for number in range(rounds + 1):
             before = _ask(child)
             run_queues(child.port, _mixed(random.Random(number)))
             spent = Clocks(*(b - a for a, b in zip(before, _ask(child), strict=True)))
-            own = spent.engine - spent.native
-            each = (own + spent.loop, own, spent.loop, spent.state)
-            found.append(tuple(value / spent.steps for value in each))  # type: ignore[arg-type]  # four
-    whole, own, loop, state = zip(*found[1:], strict=True)  # the first round warms up
+            own, loop = spent.engine - spent.native, spent.loop - spent.sent
+            each = (own + loop, own, loop, spent.state, spent.sent)
+            found.append([value / spent.steps for value in each])
+    whole, own, loop, state, sent = zip(*found[1:], strict=True)  # the first round warms up
     note = f"{rounds} mixed rounds; CPU time"
     yield figure(f"Python's own work in a step, {STREAMS} streams", whole, "us", BAR, note)
     yield figure("  of this: the engine's thread", own, "us", note=note)
     yield figure("  of this: HTTP and events", loop, "us", note=note)
-    yield figure("apart: saving and restoring state, for each step", state, "us", note=note)
+    yield figure("  apart: saving and restoring state", state, "us", note=note)
+    yield figure("  apart: writing to sockets", sent, "us", note=note)
 
 
 def _mixed(source: random.Random) -> list[list[dict[str, Any]]]:
@@ -92,7 +96,7 @@ class Meter:
     """Adds up the CPU time of native calls."""
 
     def __init__(self) -> None:
-        self.native = self.state = 0
+        self.native = self.state = self.sent = self.calls = 0
         self.steps: Callable[[], float] = lambda: 0
 
     def timed(self, function: Any) -> Any:
@@ -105,6 +109,7 @@ class Meter:
                 return function(*arguments)
             finally:
                 spent = clock() - began
+                self.calls += 1
                 self.native += spent
                 if is_state:
                     self.state += spent
@@ -113,13 +118,33 @@ class Meter:
         vars(call).update(argtypes=function.argtypes, restype=function.restype)
         return call
 
+    def sending(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """Return the write method of a transport with a clock around it."""
+
+        def call(data: bytes) -> None:
+            began = time.thread_time_ns()
+            write(data)
+            self.sent += time.thread_time_ns() - began
+
+        return call
+
     def clocks(self) -> Clocks:
         """Return all sums, in microseconds."""
         threads = {thread.name: thread for thread in threading.enumerate()}
         engine, loop = threads["engine"], threading.main_thread()
         return Clocks(
-            _cpu(engine), _cpu(loop), self.native / 1e3, self.state / 1e3, self.steps()
-        )
+            _cpu(engine), _cpu(loop), self.native / 1e3 + self.calls * self.cost,
+            self.state / 1e3, self.sent / 1e3, self.steps(),
+        )  # fmt: skip
+
+    @cached_property
+    def cost(self) -> float:
+        """Microseconds that a clock adds to a call, beyond what it shows."""
+        meter, rounds = Meter(), 20_000
+        call, began = meter.timed(ctypes.pythonapi.PyErr_CheckSignals), time.thread_time_ns()
+        for _ in range(rounds):
+            call()
+        return (time.thread_time_ns() - began - meter.native) / rounds / 1e3
 
     def answer(self) -> None:
         """Print the sums for each line that comes."""
@@ -127,9 +152,32 @@ class Meter:
             print(json.dumps(self.clocks()), flush=True)
 
 
+class Transport:
+    """A transport whose writes are timed."""
+
+    def __init__(self, transport: Any, meter: Meter) -> None:
+        self._transport = transport
+        self.write = meter.sending(transport.write)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 def _cpu(thread: threading.Thread) -> float:
     assert thread.ident is not None
     return time.clock_gettime_ns(time.pthread_getcpuclockid(thread.ident)) / 1e3
+
+
+def _time_sending(meter: Meter) -> None:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+    connected = HttpToolsProtocol.connection_made
+
+    def connection_made(protocol: Any, transport: Any) -> None:
+        connected(protocol, transport)
+        protocol.transport = Transport(transport, meter)
+
+    HttpToolsProtocol.connection_made = connection_made  # type: ignore[method-assign]  # a clock
 
 
 def main() -> None:
@@ -147,6 +195,8 @@ def main() -> None:
         function = getattr(lib, name)
         if name.startswith("llama_") and hasattr(function, "argtypes") and function.argtypes:
             setattr(lib, name, meter.timed(function))
+
+    _time_sending(meter)
 
     def make(settings: Any) -> Any:
         engine = worker.make_engine(settings)

@@ -45,12 +45,14 @@ class SlotMemory(Generic[W]):
                 self._context.copy(source.index, target.index, keep)
                 target.tokens = source.tokens[:keep]
         target.work = work
+        self._counters.slots_busy += 1
         self._tidy()
         return len(target.tokens)
 
     def leave(self, slot: Slot[W]) -> None:
         """Free a slot; what it holds is kept for later."""
         self._clock += 1
+        self._counters.slots_busy -= slot.work is not None
         slot.work, slot.used = None, self._clock
 
     def evict(self) -> bool:
@@ -144,9 +146,9 @@ class SlotMemory(Generic[W]):
         return True
 
     def _held_elsewhere(self, slot: Slot[W]) -> bool:
-        count = len(slot.tokens)
+        tokens, count = slot.tokens, len(slot.tokens)
         others = (other for other in self.slots if other is not slot)
-        return any(shared(slot.tokens, other.tokens) == count for other in others)
+        return any(other.tokens[:count] == tokens for other in others)
 
     def trim(self, slot: Slot[W], count: int) -> None:
         """Let a slot hold its first `count` tokens; none at all where that cannot be."""

@@ -46,13 +46,13 @@ class PromptCache:
         key = tuple(tokens)  # tuples compare with tuples alone
         if self._whole:
             return key not in self._entries
-        return all(shared(key, kept) < len(key) for kept in self._near(key))
+        return all(kept[: len(key)] != key for kept in self._near(key))
 
     def add(self, tokens: Sequence[int], data: Any) -> None:
         """Keep a sequence that is wanted, in place of those that are only its beginning."""
         key = tuple(tokens)
         for kept in list(self._near(key)):
-            if not self._whole and shared(kept, key) == len(kept):
+            if not self._whole and key[: len(kept)] == kept:
                 self._drop(kept)
         self._entries[key] = Entry(key, data)
         self._index.setdefault(key[:LEAST], set()).add(key)
