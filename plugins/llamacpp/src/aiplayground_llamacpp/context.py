@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Sequence
+from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
 from .bindings import EngineLog, holding_the_lock
@@ -61,6 +62,10 @@ class Context:
         self.batch_size = int(parameters.n_batch)
         # The state of a recurrent model has no beginning that could be taken over.
         self.sharing = not model.recurrent
+        # Where one thread does it all, its CPU time tells how long a batch takes whoever else is
+        # busy; that of Windows is too coarse.
+        alone = parameters.n_threads == 1 and not lib.llama_supports_gpu_offload()
+        self.clock = thread_time if alone and sys.platform != "win32" else perf_counter
         self._batch = Batch(lib, self.batch_size)
         self._decode = lib.llama_decode
         self._sample = holding_the_lock(lib, lib.llama_sampler_sample)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Generic
 
 from .context import FULL, OK, Context, Row
@@ -87,10 +86,11 @@ class SlotMemory(Generic[W]):
         slots = self.slots[:size]
         if any(len(slot.tokens) >= self._context.size for slot in slots):
             return None
-        started = perf_counter()
+        clock = self._context.clock
+        started = clock()
         rows = [Row(slot.index, len(slot.tokens), [token], True) for slot in slots]
         status, _ = self._context.decode(rows)
-        seconds = perf_counter() - started
+        seconds = clock() - started
         if status != OK:
             if status != FULL:
                 self.clear()
