@@ -129,7 +129,7 @@ class BatchRunner:
         if self._closed:
             return
         try:
-            again = self._step() or self._measuring.step()
+            again = self._step() or self._measuring.step() or self._memory.keep_copy()
         except AIPlaygroundError as error:
             again = self._fail_all(error)
         except Exception as error:  # noqa: BLE001  # the jobs' end, not the thread's
@@ -147,6 +147,8 @@ class BatchRunner:
         self._drop_cancelled()
         if self._waiting:
             self._place_waiting()
+        else:
+            self._memory.tidy()
         quiet = all(slot.pending != 1 for slot in self._slots)
         chunk = self._pace.chunk(quiet=quiet)
         parts = next_parts(self._slots, self._context.batch_size, chunk)
