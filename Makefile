@@ -40,8 +40,8 @@ test: check ## Checks, then all tests but the long ones
 test-full: check ## Checks, then all tests
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md)
-	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write)
+bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md; ONLY=engine: one part)
+	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write) $(if $(ONLY),--only $(ONLY))
 
 clean: ## Remove .venv and everything generated (the compiled llama.cpp stays in your cache)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
