@@ -66,9 +66,7 @@ class Contest:
     pairs: int
     prompts: int = 0
 
-    def rates(
-        self, streams: int, *, cold: bool, bar: float, first: bool = True
-    ) -> Iterator[Row]:
+    def rates(self, streams: int, *, cold: bool, bar: float, first: bool = True) -> Iterator[Row]:
         """Compare tokens per second, and the time to the first token."""
         rates, firsts = Pairs(), Pairs()
         known = self._new(streams)

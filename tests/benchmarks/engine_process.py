@@ -58,7 +58,9 @@ def serving(arguments: Sequence[str], ready: str) -> Iterator[Child]:
             process.communicate()
 
 
-def ours(model: Path, module: str = "aiplayground_llamacpp.worker", **settings: object) -> list[str]:
+def ours(
+    model: Path, module: str = "aiplayground_llamacpp.worker", **settings: object
+) -> list[str]:
     """Return the command line of our worker, or of a module that does more than it."""
     return [
         sys.executable, "-m", module, "--port", "{port}", "--model", str(model), "--name", "bench",

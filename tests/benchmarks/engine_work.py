@@ -2,8 +2,9 @@
 
 The worker runs as always, but for a clock around each call of llama.cpp in the engine's thread and
 each write to a socket in the loop's. What is left of both threads' CPU time, less what the clocks
-cost, is Python's, waking each other included. Other programs change times of CPU less than those on the wall. Saving and
-restoring the state of conversations, and writing to sockets, are told apart.
+cost, is Python's, waking each other included. Other programs change times of CPU less than those
+on the wall. Saving and restoring the state of conversations, and writing to sockets, are told
+apart.
 """
 
 from __future__ import annotations
@@ -42,9 +43,28 @@ class Clocks(NamedTuple):
     steps: float
 
 
+class Shares(NamedTuple):
+    """Microseconds for each step: Python's in all, of that by thread, and two apart from it."""
+
+    whole: float
+    engine: float
+    loop: float
+    state: float
+    sent: float
+
+
+NAMES = (
+    f"Python's own work in a step, {STREAMS} streams",
+    "of this: the engine's thread",
+    "of this: HTTP and events",
+    "apart: saving and restoring state",
+    "apart: writing to sockets",
+)
+
+
 def rows(model: Path, *, rounds: int = ROUNDS) -> Iterator[Row]:
     """Measure mixed rounds of eight streams."""
-    found = []
+    found: list[Shares] = []
     with serving(ours(model, __name__), "/health") as child:
         for number in range(rounds + 1):
             before = _ask(child)
@@ -52,14 +72,11 @@ def rows(model: Path, *, rounds: int = ROUNDS) -> Iterator[Row]:
             spent = Clocks(*(b - a for a, b in zip(before, _ask(child), strict=True)))
             own, loop = spent.engine - spent.native, spent.loop - spent.sent
             each = (own + loop, own, loop, spent.state, spent.sent)
-            found.append([value / spent.steps for value in each])
-    whole, own, loop, state, sent = zip(*found[1:], strict=True)  # the first round warms up
+            found.append(Shares(*(value / spent.steps for value in each)))
     note = f"{rounds} mixed rounds; CPU time"
-    yield figure(f"Python's own work in a step, {STREAMS} streams", whole, "us", BAR, note)
-    yield figure("  of this: the engine's thread", own, "us", note=note)
-    yield figure("  of this: HTTP and events", loop, "us", note=note)
-    yield figure("  apart: saving and restoring state", state, "us", note=note)
-    yield figure("  apart: writing to sockets", sent, "us", note=note)
+    for name, values in zip(NAMES, zip(*found[1:], strict=True), strict=True):  # one warms up
+        bar = BAR if name == NAMES[0] else None
+        yield figure(name, values, "us", bar, note)
 
 
 def _mixed(source: random.Random) -> list[list[dict[str, Any]]]:
@@ -177,14 +194,13 @@ def _time_sending(meter: Meter) -> None:
         connected(protocol, transport)
         protocol.transport = Transport(transport, meter)
 
-    HttpToolsProtocol.connection_made = connection_made  # type: ignore[method-assign]  # a clock
+    HttpToolsProtocol.connection_made = connection_made  # type: ignore[assignment,method-assign]  # a clock
 
 
 def main() -> None:
     """Be the worker, with clocks."""
-    from aiplayground_llamacpp import bindings, worker
-
     from aiplayground.serving.worker import run
+    from aiplayground_llamacpp import bindings, worker
 
     meter = Meter()
     lib = bindings.load_bindings()

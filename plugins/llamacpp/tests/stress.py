@@ -118,9 +118,7 @@ class Stress:
 
     async def _several(self, client: httpx.AsyncClient, source: random.Random) -> None:
         prompt, limit = source.choice(PROMPTS), source.randint(1, LONGEST)
-        answer = await client.post(
-            "/v1/chat/completions", json=_greedy_body(prompt, limit, n=3)
-        )
+        answer = await client.post("/v1/chat/completions", json=_greedy_body(prompt, limit, n=3))
         assert answer.status_code == 200, answer.text
         choices = answer.json()["choices"]
         assert [choice["index"] for choice in choices] == [0, 1, 2]

@@ -28,7 +28,7 @@ NUMBERS = st.one_of(
 )
 TEXTS = st.one_of(
     st.text(st.characters(), max_size=40),  # halves of surrogate pairs too
-    st.sampled_from(["", "\0", "a" * 3000, "é" * 600, "<|user|></s>", "{{ 1/0 }}", "{% for", "👍" * 50]),
+    st.sampled_from(["", "\0", "a" * 3000, "é" * 600, "<|user|></s>", "{{ 1/0 }}", "👍" * 50]),
 )  # fmt: skip
 LEAVES = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)
 KEYS = st.one_of(

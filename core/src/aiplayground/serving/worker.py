@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -141,13 +142,14 @@ async def _serve(engine: Engine, options: argparse.Namespace, sock: socket.socke
     launch = asyncio.create_task(_launch(host, options))
     # Let the engine start: it works in its own thread while the server is imported here.
     await asyncio.sleep(0)
-    server = _make_server(host)
+    ended = asyncio.Event()
+    server = _make_server(host, ended)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     stopping = asyncio.create_task(stop.wait())
     try:
         await _until_stopped(launch, serving, stopping)
     finally:
-        server.should_exit = True
+        ended.set()
         launch.cancel()
         # Answers in progress end with an error now: nothing keeps the server waiting.
         await _close(engine)
@@ -167,17 +169,17 @@ async def _until_stopped(launch: Task, serving: Task, stopping: asyncio.Task[Any
 async def _launch(host: Host, options: argparse.Namespace) -> None:
     name = options.name or (options.model.stem if options.model else "")
     await host.launch(options.model, name)
+    # What is there now stays: looking through it for garbage would hold up an answer (30 ms).
+    gc.freeze()
 
 
-def _make_server(host: Host) -> uvicorn.Server:
+def _make_server(host: Host, ended: asyncio.Event) -> uvicorn.Server:
     import uvicorn
 
     from .app import App
 
     class Server(uvicorn.Server):
-        """Ends when it is told to, rather than look ten times a second whether it should."""
-
-        ended = asyncio.Event()
+        """Serves until `ended`, rather than look ten times a second whether to go on."""
 
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -185,7 +187,7 @@ def _make_server(host: Host) -> uvicorn.Server:
             yield
 
         async def main_loop(self) -> None:
-            await self.ended.wait()
+            await ended.wait()
 
     return Server(
         uvicorn.Config(

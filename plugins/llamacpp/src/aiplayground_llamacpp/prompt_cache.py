@@ -16,7 +16,7 @@ LEAST = 32
 """Tokens that are worth keeping; fewer are computed as fast as found."""
 
 FIRST = WORTH_SHARING
-"""Entries are looked up by so many first tokens: whoever shares fewer with one has no use for it."""
+"""Entries are looked up by so many first tokens: whoever shares fewer has no use for one."""
 
 
 class Entry(NamedTuple):

@@ -119,7 +119,8 @@ def next_parts(slots: Iterable[Slot[W]], room: int, chunk: int) -> list[Part[W]]
     it is never starved; the shortest get the rest, so that they start soon.
     """
     busy = sorted((slot for slot in slots if slot.work is not None), key=_order)
-    parts, prompts = [], []
+    parts: list[Part[W]] = []
+    prompts: list[Slot[W]] = []
     for slot in busy:
         pending = slot.pending
         if pending == 1 and len(parts) < room:
