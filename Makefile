@@ -45,9 +45,9 @@ test-full: check ## Checks, then all tests
 	$(SERVER)
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md)
+bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md; ONLY=engine: one part)
 	$(SERVER)
-	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write)
+	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write) $(if $(ONLY),--only $(ONLY))
 
 llama-server: $(READY) ## The llama-server for tests and benchmarks: compiled once (7 min on 2 cores)
 	$(SERVER)

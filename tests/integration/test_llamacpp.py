@@ -62,6 +62,14 @@ async def kernel(home: Path) -> AsyncIterator[Kernel]:
         yield kernel
 
 
+@pytest.fixture
+async def roomy(home: Path) -> AsyncIterator[Kernel]:
+    """A kernel whose answers go on for so long that something can happen to them."""
+    services = {SERVICE: {"context_size": 50_000}}
+    async with Kernel(**options(home, services=services)) as kernel:
+        yield kernel
+
+
 def launches(kernel: Kernel) -> int:
     return sum(line.text == "starting" for line in kernel.log(SERVICE).tail())
 
@@ -163,14 +171,14 @@ async def test_completion_seed_and_stop(kernel: Kernel) -> None:
     assert await complete(temperature=0, stop=stop) == whole[: whole.index(stop)]
 
 
-async def test_worker_killed_in_mid_stream(kernel: Kernel) -> None:
-    await ask(kernel, "tiny", max_tokens=1)
-    pid = kernel.service(SERVICE).workers[0].pid
+async def test_worker_killed_in_mid_stream(roomy: Kernel) -> None:
+    await ask(roomy, "tiny", max_tokens=1)
+    pid = roomy.service(SERVICE).workers[0].pid
     assert pid is not None
-    events = kernel.subscribe(WebServiceExit, snapshot=False)
+    events = roomy.subscribe(WebServiceExit, snapshot=False)
 
     async def kill_at_the_first_chunk() -> None:
-        answer = kernel.chat(question("tiny", max_tokens=400, ignore_eos=True))
+        answer = roomy.chat(question("tiny", max_tokens=10**6, ignore_eos=True))
         await anext(answer)
         os.kill(pid, signal.SIGKILL)
         async for _ in answer:  # what had arrived before is still delivered
@@ -182,8 +190,37 @@ async def test_worker_killed_in_mid_stream(kernel: Kernel) -> None:
     exit_ = await asyncio.wait_for(anext(events), 20)
     assert isinstance(exit_, WebServiceExit)
     assert (exit_.service, exit_.exit_code) == (SERVICE, -signal.SIGKILL)
-    assert await ask(kernel, "tiny", max_tokens=3)
-    assert kernel.service(SERVICE).workers[0].pid != pid
+    assert await ask(roomy, "tiny", max_tokens=3)
+    assert roomy.service(SERVICE).workers[0].pid != pid
+
+
+async def test_an_abort_in_mid_step_ends_each_answer_with_an_error_and_the_next_one_works(
+    roomy: Kernel,
+) -> None:
+    await ask(roomy, "tiny", max_tokens=1)
+    pid = roomy.service(SERVICE).workers[0].pid
+    assert pid is not None
+    begun = asyncio.Barrier(9)
+
+    async def answer(number: int) -> None:
+        request = question("tiny", max_tokens=10**6, ignore_eos=True, seed=number)
+        chunks = roomy.chat(request)
+        await anext(chunks)
+        await begun.wait()
+        async for _ in chunks:
+            pass
+
+    async def abort() -> None:
+        await begun.wait()
+        os.kill(pid, signal.SIGABRT)  # what a failed assertion in native code ends with
+
+    *ended, _ = await asyncio.gather(*map(answer, range(8)), abort(), return_exceptions=True)
+    for error in ended:
+        assert isinstance(error, ServiceNotAvailable), ended
+        assert "SIGABRT" in error.message
+    assert await ask(roomy, "tiny", max_tokens=3)
+    worker = roomy.service(SERVICE).workers[0]
+    assert worker.pid not in (None, pid)
 
 
 async def test_a_caller_who_leaves_stops_the_engine(kernel: Kernel) -> None:

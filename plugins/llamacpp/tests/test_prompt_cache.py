@@ -27,6 +27,14 @@ def test_the_longest_beginning_is_found() -> None:
     assert cache.find([5, *TEXT], more_than=0) is None
 
 
+def test_a_short_prompt_finds_the_conversation_that_it_began() -> None:
+    cache = PromptCache(10_000)
+    assert add(cache, TEXT[:80])
+    entry = cache.find(TEXT[:20], more_than=16)
+    assert entry is not None
+    assert len(entry.tokens) == 80
+
+
 def test_where_nothing_can_be_taken_back_only_whole_entries_will_do() -> None:
     cache = PromptCache(10_000, reach=0)
     assert add(cache, [*TEXT[:80], 8])

@@ -30,7 +30,7 @@ from .asgi import (
 )
 from .engine import CountingEngine, EmbeddingEngine, RerankEngine
 from .host import Host
-from .metrics import CANCELLED, CONTENT_TYPE, Metrics
+from .metrics import CANCELLED, CONTENT_TYPE, Metrics, Watch
 from .protocol import HEALTH_PATH, LOAD_PATH, METRICS_PATH, UNLOAD_PATH
 from .replies import (
     Answers,
@@ -188,12 +188,12 @@ class App:
         chunks: AsyncGenerator[ChatChunk, None],
     ) -> None:
         envelope = Envelope(form, call.request.model)
-        chunks = self._metrics.watch(chunks)
+        watch = Watch(self._metrics)
         if call.stream:
-            stream = EventStream(chunks, envelope, include_usage=call.include_usage)
+            stream = EventStream(chunks, envelope, watch, include_usage=call.include_usage)
             await stream.deliver(exchange.receive, exchange.send)
             return
-        answers = await until_gone(_collect(chunks), exchange.receive)
+        answers = await until_gone(_collect(chunks, watch), exchange.receive)
         await send_json(exchange.send, 200, envelope.whole(answers))
 
     async def _load(self, exchange: Exchange) -> None:
@@ -213,11 +213,13 @@ class App:
         await send_json(exchange.send, 200, {"model": None})
 
 
-async def _collect(chunks: AsyncGenerator[ChatChunk, None]) -> Answers:
+async def _collect(chunks: AsyncGenerator[ChatChunk, None], watch: Watch) -> Answers:
     answers = Answers()
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            answers.add(chunk)
+    with watch:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                watch.see(chunk)
+                answers.add(chunk)
     return answers
 
 

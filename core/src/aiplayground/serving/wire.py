@@ -105,7 +105,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def _check_nesting(body: bytes, value: Any) -> None:
     """Refuse what code that walks through it could not walk through."""
-    level = [value] if body.count(b"{") + body.count(b"[") > MAX_NESTING else []
+    if body.count(b"{") + body.count(b"[") <= MAX_NESTING:
+        return
+    level = [value]
     for _ in range(MAX_NESTING):
         lists = (each.values() if isinstance(each, dict) else each for each in level)
         level = [each for inner in lists for each in inner if isinstance(each, dict | list)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Sequence
+from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
 from .bindings import EngineLog, holding_the_lock
@@ -78,7 +79,12 @@ class Context:
         # The state of a recurrent model has no beginning that could be taken over.
         self.sharing = not model.recurrent
         self._window = int(lib.llama_model_n_swa(model.pointer))
+        # Where one thread does it all, its CPU time tells how long a batch takes whoever else is
+        # busy; that of Windows is too coarse.
+        alone = parameters.n_threads == 1 and not lib.llama_supports_gpu_offload()
+        self.clock = thread_time if alone and sys.platform != "win32" else perf_counter
         self._batch = Batch(lib, self.batch_size)
+        self._decode = lib.llama_decode
         self._sample = holding_the_lock(lib, lib.llama_sampler_sample)
         self._outputs: frozenset[int] = frozenset()
 
@@ -101,7 +107,7 @@ class Context:
         self._check(rows)
         self._flag[0] = b"\0"
         batch, places = self._batch.fill(rows)
-        status = int(self._lib.llama_decode(self._context, batch))
+        status: int = self._decode(self._context, batch)
         self._outputs = frozenset(places) if status == OK else frozenset()
         return status, places
 
@@ -142,7 +148,8 @@ class Context:
         """Choose a token with a native chain, which takes note of it."""
         if place not in self._outputs:
             raise ValueError(f"there are no logits at {place}")
-        return int(self._sample(chain, self._context, place))
+        token: int = self._sample(chain, self._context, place)
+        return token
 
     def logits(self, place: int) -> Any:
         """Return the pointer to the logits at a place: as many floats as the vocabulary has."""
@@ -177,7 +184,7 @@ class Context:
     def save(self, sequence: int, size: int) -> ctypes.Array[ctypes.c_ubyte] | None:
         """Copy a sequence of `size` bytes out of the memory; None if there is nothing to copy."""
         self._check_sequence(sequence)
-        data = (ctypes.c_ubyte * size)()
+        data = _bytes(size)
         written = self._lib.llama_state_seq_get_data(self._context, data, size, sequence)
         return data if written else None
 
@@ -212,11 +219,13 @@ class Context:
         return 0 <= first <= max(0, count - self._window + 1)
 
     def _check(self, rows: Sequence[Row]) -> None:
-        total = sum(len(row.tokens) for row in rows)
-        if not 0 < total <= self.batch_size or sum(row.wanted for row in rows) > self.slots:
+        total = outputs = 0
+        for sequence, _, tokens, wanted in rows:
+            self._check_sequence(sequence)
+            total += len(tokens)
+            outputs += wanted
+        if not 0 < total <= self.batch_size or outputs > self.slots:
             raise ValueError(f"a batch of {total} tokens in {len(rows)} rows")
-        for row in rows:
-            self._check_sequence(row.sequence)
 
     def _check_sequence(self, sequence: int) -> None:
         if not 0 <= sequence < self.slots:  # ends the process
@@ -251,10 +260,14 @@ class Batch:
         for sequence, start, tokens, want in rows:
             count = len(tokens)
             end = place + count
-            self._tokens[place:end] = [*tokens]
-            self._positions[place:end] = [*range(start, start + count)]
-            self._sequences[place:end] = [sequence] * count
-            if count > 1:
+            if count == 1:  # by slices it would take three times as long
+                self._tokens[place] = tokens[0]
+                self._positions[place] = start
+                self._sequences[place] = sequence
+            else:
+                self._tokens[place:end] = [*tokens]
+                self._positions[place:end] = [*range(start, start + count)]
+                self._sequences[place:end] = [sequence] * count
                 ctypes.memset(ctypes.byref(self._wanted, place), every, count)
             self._wanted[end - 1] = want
             if want:
@@ -262,6 +275,13 @@ class Batch:
             place = end
         self._batch.n_tokens = place
         return self._batch, wanted
+
+
+def _bytes(size: int) -> ctypes.Array[ctypes.c_ubyte]:
+    """Return a buffer as it comes: clearing it would take longer than what it is for."""
+    make = ctypes.pythonapi.PyByteArray_FromStringAndSize
+    make.argtypes, make.restype = (ctypes.c_char_p, ctypes.c_ssize_t), ctypes.py_object
+    return (ctypes.c_ubyte * size).from_buffer(make(None, size))
 
 
 def _strlen() -> Any:

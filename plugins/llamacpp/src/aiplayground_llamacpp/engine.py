@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
 from aiplayground.serving.engine import LoadedModel, Progress
 from aiplayground.serving.formats import schema_of
-from aiplayground.serving.shape import Shaper, shaped
+from aiplayground.serving.shape import Shaper
 from aiplayground.serving.tools import asked
 from aiplayground.types import (
     ChatChunk,
@@ -157,7 +156,7 @@ class LlamaEngine:
             shaper.begin(made.text)
             return made
 
-        return shaped(self._answer(seat, runner, wanted, prompt, stops), shaper)
+        return self._answer(seat, runner, wanted, prompt, stops, shaper.take)
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[ChatChunk, None]:
         """Continue a text."""
@@ -210,17 +209,25 @@ class LlamaEngine:
         request: Sampling,
         prompt: Callable[[], Prompt],
         stops: tuple[str, ...],
+        shape: Callable[[ChatChunk], ChatChunk | None] | None = None,
     ) -> AsyncGenerator[ChatChunk, None]:
+        """Yield the answers; closing it, at whatever point, cancels the job."""
         task = await asyncio.to_thread(_task, seat, request, prompt, stops)
         if self._seat is not seat:  # unloaded while the prompt was made
             raise unloaded()
         job = Job(task)
         runner.submit(job)
+        unfinished = task.answers
         try:
-            async with aclosing(job.chunks()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            # One generator and no more: each further one would cost every token its turn.
+            while unfinished:
+                chunk = await job.next()
+                unfinished -= chunk.finish_reason is not None
+                out = chunk if shape is None else shape(chunk)
+                if out is not None:
+                    yield out
         finally:
+            job.cancelled = True
             runner.withdraw()
 
     def _require(self) -> _Seat:

@@ -60,6 +60,7 @@ class Model:
         self._is_end = holding_the_lock(lib, lib.llama_vocab_is_eog)
         self._groups: Groups | None = None
         self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self._buffer = ctypes.create_string_buffer(_BUFFER)
         self._adapters: list[tuple[Any, float]] = []
         self._check_usable()
@@ -151,7 +152,10 @@ class Model:
 
     def is_end(self, token: int) -> bool:
         """Say whether the token ends the answer."""
-        return bool(self._is_end(self._vocab, token))
+        ends = self._ends.get(token)
+        if ends is None:
+            ends = self._ends[token] = bool(self._is_end(self._vocab, token))
+        return ends
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value as text."""

@@ -11,10 +11,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .scheduler import shared
+from .scheduler import WORTH_SHARING, shared
 
 LEAST = 32
 """Tokens that are worth keeping; fewer are computed as fast as found."""
+
+FIRST = WORTH_SHARING
+"""Entries are looked up by so many first tokens: whoever shares fewer has no use for one."""
 
 
 class Entry(NamedTuple):
@@ -48,16 +51,16 @@ class PromptCache:
         if key in self._entries:
             return False
         cut = (kept for kept in self._near(key) if len(kept) <= self._reach)
-        return all(shared(key, kept) < len(key) for kept in cut)
+        return all(kept[: len(key)] != key for kept in cut)
 
     def add(self, tokens: Sequence[int], data: Any) -> None:
         """Keep a sequence that is wanted, in place of those that are only its beginning."""
         key = tuple(tokens)
         for kept in list(self._near(key)):
-            if len(key) <= self._reach and shared(kept, key) == len(kept):
+            if len(key) <= self._reach and key[: len(kept)] == kept:
                 self._drop(kept)
         self._entries[key] = Entry(key, data)
-        self._index.setdefault(key[:LEAST], set()).add(key)
+        self._index.setdefault(key[:FIRST], set()).add(key)
         self.size += len(data)
         while self.size > self.limit:
             self._drop(next(iter(self._entries)))
@@ -87,11 +90,11 @@ class PromptCache:
         self.size = 0
 
     def _near(self, key: tuple[int, ...]) -> set[tuple[int, ...]]:
-        return self._index.get(key[:LEAST], set())
+        return self._index.get(key[:FIRST], set())
 
     def _drop(self, key: tuple[int, ...]) -> None:
         self.size -= len(self._entries.pop(key).data)
-        near = self._index[key[:LEAST]]
+        near = self._index[key[:FIRST]]
         near.discard(key)
         if not near:
-            del self._index[key[:LEAST]]
+            del self._index[key[:FIRST]]

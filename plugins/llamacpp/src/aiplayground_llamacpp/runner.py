@@ -133,7 +133,7 @@ class BatchRunner:
         if self._closed:
             return
         try:
-            again = self._step() or self._measuring.step()
+            again = self._step() or self._measuring.step() or self._memory.keep_copy()
         except AIPlaygroundError as error:
             again = self._fail_all(error)
         except Exception as error:  # noqa: BLE001  # the jobs' end, not the thread's
@@ -151,6 +151,8 @@ class BatchRunner:
         self._drop_cancelled()
         if self._waiting:
             self._place_waiting()
+        else:
+            self._memory.tidy()
         quiet = all(slot.pending != 1 for slot in self._slots)
         chunk = self._pace.chunk(quiet=quiet)
         seen = self._viewer is not None and self._look(self._viewer, chunk)
@@ -194,8 +196,7 @@ class BatchRunner:
         for slot in self._slots:
             if slot.work is not None and slot.work.job.cancelled:
                 self._end(slot, slot.work)
-        gone = [branch for branch in self._waiting if branch.job.cancelled]
-        for branch in gone:
+        for branch in [branch for branch in self._waiting if branch.job.cancelled]:
             self._waiting.remove(branch)
             self._close(branch)
 
@@ -240,30 +241,30 @@ class BatchRunner:
             return False
         if status != OK:
             raise _failed(status)
-        self._learn(rows, seconds)
+        self._learn(batch, seconds)
         for part, row in zip(batch, rows, strict=True):
-            part.slot.tokens.extend(row.tokens)
+            part.slot.tokens += row.tokens
         finals = [part.slot for part in batch if part.final]
+        started = perf_counter()
         for slot, place in zip(finals, places, strict=True):
             self._choose(slot, place)
+        self.counters.choose_seconds += perf_counter() - started
         return True
 
-    def _learn(self, rows: list[Row], seconds: float) -> None:
+    def _learn(self, batch: list[Part[Branch]], seconds: float) -> None:
         self.counters.decode_seconds += seconds
         self.counters.batches += 1
-        count = sum(len(row.tokens) for row in rows)
-        read = sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
+        sizes = [part.size for part in batch]
+        read = sum(size for size in sizes if size > 1)
         if read:
             self.counters.prompt_tokens += read
-            self._pace.took(count, seconds)
+            self._pace.took(sum(sizes), seconds)
 
     def _choose(self, slot: Slot[Branch], place: int) -> None:
         branch = slot.work
         if branch is None:
             return
-        started = perf_counter()
         chunk = branch.advance(self._context, place)
-        self.counters.choose_seconds += perf_counter() - started
         self.counters.answer_tokens += 1
         if chunk is not None:
             if chunk.finish_reason is not None:
