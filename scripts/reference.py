@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import BaseModel
 
 from aiplayground import errors, events, hookspecs, states
+from aiplayground._deprecations import DEPRECATIONS
+from aiplayground._hook_api import CHANGES, OLDEST
 from aiplayground._loader import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
 from aiplayground.cli.root import root
-from aiplayground.settings import KernelSettings, ServiceSettings, settings_class
+from aiplayground.settings import (
+    AttachSettings,
+    EndpointSettings,
+    KernelSettings,
+    ServiceSettings,
+    settings_class,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 WIDTH = 90
@@ -41,8 +50,27 @@ def hooks() -> str:
             yield f"## `{name}`"
             yield f"```python\n{_signature(name, signature, kind)}\n```"
             yield f"*{kind}*. {inspect.getdoc(function)}"
+        yield "## Versions of the contract"
+        yield "\n".join(_versions())
+        yield "## Deprecated"
+        yield "\n".join(_deprecated()) or "Nothing is deprecated."
 
     return page("Hooks", inspect.getdoc(hookspecs) or "", parts())
+
+
+def _versions() -> Iterator[str]:
+    yield (
+        f"This kernel has hook API {hookspecs.HOOK_API} and takes plugins from {OLDEST} on.\n\n"
+        "- 1: the first contract."
+    )
+    for change in CHANGES:
+        breaks = " Plugins from before that have this hook do not run." if change.breaks else ""
+        yield f"- {change.number}, `{change.hook}`: {change.text}{breaks}"
+
+
+def _deprecated() -> Iterator[str]:
+    for each in DEPRECATIONS:
+        yield f"- `{each.name}` since {each.since}, goes with {each.removal}: use {each.instead}."
 
 
 def _signature(name: str, signature: inspect.Signature, kind: str) -> str:
@@ -78,12 +106,16 @@ def settings() -> str:
 
     def parts() -> Iterator[str]:
         for name, field in KernelSettings.model_fields.items():
-            if name != "services":
+            if name not in ("services", "attach"):
                 section: Any = field.annotation
                 yield f"## `[{name}]`"
                 yield f"{inspect.getdoc(section)}\n\n{_table(section)}"
         yield "## `[services.NAME]`"
         yield f"{inspect.getdoc(ServiceSettings)}\n\n{_table(ServiceSettings)}"
+        yield "## `[services.NAME.attach]`"
+        yield f"{inspect.getdoc(AttachSettings)}\n\n{_table(AttachSettings)}"
+        yield "## `[attach.NAME]`"
+        yield f"{inspect.getdoc(EndpointSettings)}\n\n{_table(EndpointSettings)}"
         for name, model in _backends().items():
             yield f"## `[services.{name}]`: its own settings"
             yield f"{inspect.getdoc(model)}\n\n{_table(model)}"
@@ -107,6 +139,10 @@ def _table(model: Any) -> str:
     rows = ["| key | default | meaning |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            continue  # a table of its own
+        if isinstance(default, tuple) and default:
+            default = ", ".join(map(str, default))
         shown = "not set" if default is None else f"`{default}`"
         rows.append(f"| `{name}` | {shown} | {field.description} |")
     return "\n".join(rows)

@@ -49,11 +49,11 @@ PAIRS = 16
 
 SETTINGS: dict[str, Any] = {
     "timeouts": {
-        "start": 0.8, "stop_grace": 0.3, "answer": 0.8, "drain": 0.2, "shutdown": 8.0,
-        "health": 0.3, "hook": 5.0,
+        "start": 20.0, "stop_grace": 0.3, "answer": 1.5, "drain": 0.2, "shutdown": 8.0,
+        "health": 0.5, "hook": 5.0,
     },
     "restart": {"limit": 2},
-    "liveness": {"interval": 0.05, "limit": 0.3},
+    "liveness": {"interval": 0.1, "limit": 0.6},
 }  # fmt: skip
 SETTLED = {"stopped", "running", "failed"}
 
@@ -164,6 +164,8 @@ def setting(tmp_path: Path, names: Sequence[str]) -> Iterator[tuple[Blocking, di
     options = [f"count={count}", "chunks=6", *(o for fault in faults for o in fault.options)]
     backend = Blocking(*(option.format(count=count) for option in options))
     backend.blocks = any(fault.blocks for fault in faults)
+    if "slow start" in names:
+        backend.launch = {"start_timeout": 0.8}
     settings = dict(SETTINGS)
     with socket.socket() as listener:
         if any(fault.port_taken for fault in faults):
@@ -207,7 +209,7 @@ async def play(tmp_path: Path, names: Sequence[str], seed: str) -> None:
             await eventually(lambda: not orphans(count))
             if "fixed port taken" in names:
                 return  # a setting, which only another kernel can have otherwise
-            backend.options, backend.blocks = (f"count={count}",), False
+            backend.options, backend.blocks, backend.launch = (f"count={count}",), False, {}
             assert await ask(k) == "word word word "
     assert not orphans(count)
 

@@ -29,8 +29,8 @@ def complaints(k: Kernel) -> list[str]:
 async def test_one_that_is_slow_to_start_and_crashes_at_once_is_given_up(tmp_path: Path) -> None:
     """The time that a start takes is no time of stable running."""
     count = tmp_path / "count"
-    served = Served(f"count={count}", "chatter=8", "die=0.05")
-    settings = {"restart": {"limit": 2, "stable_after": 0.3}}
+    served = Served(f"count={count}", "chatter=20", "die=0.4")
+    settings = {"restart": {"limit": 2, "stable_after": 0.9}}
     async with kernel(tmp_path, served, settings=settings) as k:
         await k.start("served")
         await eventually(lambda: k.service("served").runtime == "failed")

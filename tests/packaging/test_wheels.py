@@ -9,52 +9,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import sysconfig
 import zipfile
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
+from tests.packaging.conftest import PROJECTS
 
-ROOT = Path(__file__).parents[2]
-PROJECTS = {
-    "aiplayground": ROOT,
-    "aiplayground_llamacpp": ROOT / "plugins/llamacpp",
-    "aiplayground_guide": ROOT / "plugins/guide",
-    "aiplayground_ai_backend": ROOT / "plugins/ai_backend",
-}
 RUN = """
 import sys
 from aiplayground.cli import main
 sys.argv = ["aipg", *sys.argv[1:]]
 sys.exit(main())
 """
-
-
-@pytest.fixture(scope="session")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("wheels")
-    for project in PROJECTS.values():
-        subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-            cwd=project,
-            check=True,
-            capture_output=True,
-            timeout=100,
-        )
-    return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
-
-
-@pytest.fixture(scope="session")
-def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with what is installed here, our own distributions excepted."""
-    folder = tmp_path_factory.mktemp("dependencies")
-    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for entry in Path(place).iterdir():
-            ours = entry.name.startswith(("aiplayground", "__editable__", "_aiplayground"))
-            if not ours and entry.suffix != ".pth":
-                (folder / entry.name).symlink_to(entry)
-    return folder
 
 
 class Subset:

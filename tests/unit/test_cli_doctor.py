@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from aiplayground import _hook_api
 from aiplayground._loader import load_plugins
 from aiplayground.cli._app import App
 from aiplayground.cli._checks import (
@@ -113,3 +114,12 @@ def test_no_backend_is_a_failure_with_a_next_step() -> None:
     (finding,) = check_plugins(load_plugins(discover=False))
     assert finding.verdict is Verdict.FAIL
     assert "pip install" in finding.advice
+
+
+def test_what_the_author_of_a_plugin_should_know_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_hook_api, "HOOK_API", 2)
+    plugins = load_plugins([("old", _Backend())], discover=False)
+    (warning,) = [each for each in check_plugins(plugins) if each.verdict is Verdict.WARN]
+    assert "built for hook API 1 and runs with 2" in warning.message

@@ -17,6 +17,7 @@ from aiplayground.cli._errors import ending
 from aiplayground.cli._group import COMMANDS
 from aiplayground.cli.root import root
 from aiplayground.errors import ModelNotFound
+from aiplayground.paths import Paths
 
 HEAVY = ("pydantic", "httpx", "rich", "prompt_toolkit", "aiplayground.kernel", "asyncio")
 
@@ -62,6 +63,10 @@ def test_help_imports_no_command_and_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_plugins_needs_neither_kernel_nor_settings_models(tmp_path: Path) -> None:
+    assert not _imported(tmp_path, "plugins", "--json") & set(HEAVY)
+    file = Paths.resolve(tmp_path).config_file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("[plugins]\nallow = []\n[models]\ndefault = 'x'\n")
     assert not _imported(tmp_path, "plugins", "--json") & set(HEAVY)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -85,6 +86,30 @@ def test_it_costs_nothing_where_nobody_looks(chain: list[object]) -> None:
     assert compose_lifecycle(chain, START, run) is run
 
 
+async def depth_of(chain: list[object]) -> int:
+    """Return how many frames lie between whoever reads an answer and the engine."""
+    depths = []
+
+    async def engine(request: Any) -> AsyncGenerator[Any, None]:
+        frame, depth = sys._getframe(), 0
+        while frame.f_code.co_name != "read" and frame.f_back is not None:
+            frame, depth = frame.f_back, depth + 1
+        depths.append(depth)
+        yield 1
+
+    async def read(answer: AsyncGenerator[Any, None]) -> None:
+        assert await collect(answer) == [1]
+
+    await read(compose_request(chain, CALL, engine)("request"))
+    return depths[0]
+
+
+async def test_no_layer_is_added_where_nobody_looks() -> None:
+    bare = await depth_of([])
+    assert await depth_of([Untouched(), Bare(), Middleware()]) == bare
+    assert await depth_of([OnlyChunks()]) > bare
+
+
 async def test_the_first_is_outermost_for_requests_and_for_chunks() -> None:
     notes: list[str] = []
     engine = Engine()
@@ -150,6 +175,77 @@ async def test_a_cancelled_consumer_closes_the_engine() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert closed.is_set()
+
+
+async def test_a_middleware_that_forgets_to_close_does_not_keep_the_engine_going() -> None:
+    class Forgets:
+        async def request(self, call: RequestCall, proceed: Proceed) -> AsyncIterator[Any]:
+            async for item in proceed(call.request):
+                yield item
+
+    engine = Engine()
+    answer = compose_request([Noting("a", []), Forgets(), OnlyChunks()], CALL, engine)("r")
+    await anext(answer)
+    await answer.aclose()
+    assert engine.closed == 1
+
+
+async def test_an_error_thrown_through_reaches_every_layer_once() -> None:
+    seen = []
+
+    class Catches(Middleware):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def request(self, call: RequestCall, proceed: Proceed) -> AsyncIterator[Any]:
+            try:
+                async with aclosing(proceed(call.request)) as answer:
+                    async for item in answer:
+                        yield item
+            except InvalidParameters:
+                seen.append(self.name)
+                raise
+
+    async def refuses(request: Any) -> AsyncGenerator[Any, None]:
+        yield 1
+        raise InvalidParameters("no")
+
+    with pytest.raises(InvalidParameters):
+        await collect(compose_request([Catches("a"), Catches("b")], CALL, refuses)("r"))
+    assert seen == ["b", "a"]
+
+
+async def test_a_middleware_may_answer_itself_and_the_engine_is_never_asked() -> None:
+    class Cached(Middleware):
+        async def request(self, call: RequestCall, proceed: Proceed) -> AsyncIterator[Any]:
+            yield "from the cache"
+
+    engine = Engine()
+    assert await collect(compose_request([Cached()], CALL, engine)("r")) == ["from the cache"]
+    assert engine.asked == []
+
+
+async def test_a_cancelled_step_is_cancelled_through_every_layer() -> None:
+    notes: list[str] = []
+    begun = asyncio.Event()
+
+    async def run() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    class Settles(Middleware):
+        async def lifecycle(self, call: LifecycleCall, proceed: Any) -> None:
+            try:
+                await proceed()
+            finally:
+                notes.append("settled")
+
+    task = asyncio.ensure_future(compose_lifecycle([Settles(), Settles()], START, run)())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert notes == ["settled", "settled"]
 
 
 class Broken:

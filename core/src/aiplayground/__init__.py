@@ -94,7 +94,9 @@ __all__ = [  # noqa: RUF022  # the order in which a reader meets them
 def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from ._deprecations import moved
+
+        return moved(f"{__name__}.{name}")
     value = getattr(import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value

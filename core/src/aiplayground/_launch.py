@@ -78,6 +78,7 @@ class Launcher:
     probe_interval: float
     preferred_port: int | None = None
     fixed_port: int | None = None
+    keys: dict[str, str] = field(default_factory=dict)
 
     async def bring_up(
         self, spec: LaunchSpec, token: str, started: Callable[[Launched], None]
@@ -92,6 +93,8 @@ class Launcher:
         while True:
             launched = await self.launch(spec, token, anywhere=tried > 0)
             started(launched)
+            if spec.authorize:
+                self.keys[launched.base_url] = token
             tried += 1
             try:
                 await self.wait_ready(launched, spec)
@@ -116,6 +119,10 @@ class Launcher:
                 process = await self._spawn(spec, token, output, port=port, fd=fd)
                 return Launched(process, port, output, inode)
         return Launched(await self._spawn(spec, token, output, port=port), port, output)
+
+    def forget(self, launched: Launched) -> None:
+        """Hear that a process has ended: its key is for no other that gets its port."""
+        self.keys.pop(launched.base_url, None)
 
     def _bind(self, spec: LaunchSpec, *, anywhere: bool) -> socket.socket:
         preferred = self.preferred_port if spec.primary and not anywhere else None
@@ -147,11 +154,12 @@ class Launcher:
             output.add(line)
             self.log(spec.name, line)
 
-        places = {"{port}": str(port), "{fd}": str(fd)}
+        places = {"{port}": str(port), "{fd}": str(fd), "{token}": token}
+        env = {name: _fill(value, places) for name, value in spec.env.items()}
         try:
             return await Process.launch(
                 [_fill(each, places) for each in spec.argv],
-                env=_environment(spec.env, token),
+                env=_environment(env, token),
                 cwd=spec.cwd,
                 pass_fds=() if fd is None else (fd,),
                 guarded=not spec.ours,
@@ -253,8 +261,14 @@ def _fill(text: str, places: Mapping[str, str]) -> str:
     return text
 
 
+def _is_ours_alone(variable: str) -> bool:
+    """Whether a variable is for the kernel: its lifeline, and the keys of attached endpoints."""
+    name = variable.upper()
+    return name == PARENT_FD_VARIABLE or (name.startswith("AIPG_") and name.endswith("__API_KEY"))
+
+
 def _environment(extra: Mapping[str, str], token: str) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name != PARENT_FD_VARIABLE}
+    env = {name: value for name, value in os.environ.items() if not _is_ours_alone(name)}
     env.update({"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", TOKEN_VARIABLE: token})
     env.update(extra)
     return env

@@ -12,11 +12,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pluggy
 
-from . import hookspecs
+from . import __version__, hookspecs
+from ._deprecations import hook_notes
+from ._hook_api import judge, stated
 from .errors import PluginError
 from .hookspecs import ENTRY_POINT_GROUP, PROJECT
 from .specs import BackendSpec
@@ -24,6 +27,8 @@ from .specs import BackendSpec
 IMPL_ATTRIBUTE = f"{PROJECT}_impl"
 SPEC_ATTRIBUTE = f"{PROJECT}_spec"
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+MANIFEST_NAME = "aiplayground.toml"
+"""What a manifest is called in a package."""
 RESERVED = "kernel"
 """The name of the kernel's own log."""
 
@@ -41,19 +46,28 @@ COROUTINE_HOOKS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginFailure:
-    """A plugin that could not be used, and why; `stage` is `import`, `validate` or `backend`."""
+    """A plugin that could not be used, and why; `stage` is `import`, `validate` or `backend`.
+
+    `hook_api`: the numbers of the contract that it was built for; empty if that is not known.
+    """
 
     name: str
     distribution: str
     version: str
     stage: str
     message: str
+    hook_api: tuple[int, ...] = ()
     error: BaseException | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedPlugin:
-    """A plugin in use; `seconds` is what loading it took."""
+    """A plugin in use; `seconds` is what loading it took.
+
+    `hook_api`: the numbers of the contract that it was built for. `notes`: what its author should
+    know: changes of the contract since, and deprecated hooks. `source`: the file of a manifest, or
+    `settings` for an address that is set there.
+    """
 
     name: str
     plugin: Any = field(repr=False)
@@ -62,6 +76,9 @@ class LoadedPlugin:
     hooks: tuple[str, ...]
     backends: tuple[BackendSpec, ...]
     seconds: float
+    hook_api: tuple[int, ...] = (hookspecs.HOOK_API,)
+    notes: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +90,14 @@ class PluginSet:
     disabled: tuple[str, ...]
     manager: pluggy.PluginManager = field(repr=False)
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all plugins that were found, in use or not."""
+        return [each.name for each in self.loaded] + [
+            *(each.name for each in self.failures),
+            *self.disabled,
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -81,18 +106,23 @@ class _Candidate:
     version: str
     entry_point: metadata.EntryPoint | None = None
     plugin: Any = None
+    source: str = ""
 
     @property
     def origin(self) -> str:
-        return f"{self.distribution} {self.version}".strip() or "the embedding program"
+        package = f"{self.distribution} {self.version}".strip()
+        return package or self.source or "the embedding program"
 
-    def failure(self, stage: str, message: str, error: BaseException | None) -> PluginFailure:
+    def failure(
+        self, stage: str, message: str, error: BaseException, hook_api: tuple[int, ...]
+    ) -> PluginFailure:
         return PluginFailure(
             name=self.name,
             distribution=self.distribution,
             version=self.version,
             stage=stage,
             message=message,
+            hook_api=hook_api,
             error=error,
         )
 
@@ -110,35 +140,51 @@ def installed() -> Iterator[_Candidate]:
     yield from sorted(found.values(), key=lambda each: (each.name, each.distribution))
 
 
+def _manifests(folder: Path | None) -> Iterator[_Candidate]:
+    files = sorted(folder.glob("*.toml")) if folder is not None else []
+    for file in files:
+        yield _Candidate(file.stem, "", "", None, file, str(file))
+
+
 def load_plugins(
     given: Sequence[tuple[str, Any]] = (),
     *,
     discover: bool = True,
     allow: Iterable[str] | None = None,
     deny: Iterable[str] = (),
+    endpoints: Sequence[tuple[str, Any]] = (),
+    manifests: Path | None = None,
 ) -> PluginSet:
     """Load the plugins that were handed over and, if asked, those that are installed.
 
     `allow` names the only plugins to import, `deny` those never to; what is not to be loaded is
-    not imported. A name or a service that two plugins claim is refused, naming both.
+    not imported. A name or a service that two plugins claim is refused, naming both. `endpoints`
+    are addresses in the settings, each a backend unless a plugin has a service of that name;
+    `manifests` is a folder with backends of one file each, named as the file is.
     """
     allowed, denied = None if allow is None else set(allow), set(deny)
     candidates = [_Candidate(name, "", "", None, plugin) for name, plugin in given]
     disabled: list[str] = []
-    for candidate in installed() if discover else ():
+    found = [*installed(), *_manifests(manifests)] if discover else []
+    for candidate in found:
         if candidate.name in denied or (allowed is not None and candidate.name not in allowed):
             disabled.append(candidate.name)
         else:
             candidates.append(candidate)
-    return _load_all(candidates, disabled)
+    last = [_Candidate(name, "", "", None, plugin, "settings") for name, plugin in endpoints]
+    return _load_all(candidates, last, disabled)
 
 
-def _load_all(candidates: list[_Candidate], disabled: list[str]) -> PluginSet:
+def _load_all(
+    candidates: list[_Candidate], endpoints: list[_Candidate], disabled: list[str]
+) -> PluginSet:
     manager = _manager()
     loaded: list[LoadedPlugin] = []
     failures: list[PluginFailure] = []
     claimed: dict[str, _Candidate] = {}
-    for candidate in candidates:
+    for candidate in [*candidates, *endpoints]:
+        if candidate in endpoints and f"service '{candidate.name}'" in claimed:
+            continue  # that backend itself is attached to the address
         outcome = _load_one(candidate, manager, claimed)
         if isinstance(outcome, LoadedPlugin):
             loaded.append(outcome)
@@ -153,30 +199,43 @@ def _load_all(candidates: list[_Candidate], disabled: list[str]) -> PluginSet:
     )
 
 
-def _manager() -> pluggy.PluginManager:
+def _manager() -> _Manager:
     manager = _Manager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
 
 
 class _Manager(pluggy.PluginManager):
-    """Passes over properties: pluggy 1.6 evaluates them when it looks for hooks."""
+    """Passes over properties: pluggy 1.6 evaluates them when it looks for hooks.
+
+    `checked` are the functions behind hooks that are known to be right: many plugins may be
+    instances of one class.
+    """
+
+    def __init__(self, project: str) -> None:
+        super().__init__(project)
+        self.checked: set[tuple[str, Any]] = set()
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
-        return super().parse_hookimpl_opts(plugin, name) if _is_function(plugin, name) else None
+        if name.startswith("__") or not _is_function(plugin, name):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
 
 def _load_one(
-    candidate: _Candidate, manager: pluggy.PluginManager, claimed: dict[str, _Candidate]
+    candidate: _Candidate, manager: _Manager, claimed: dict[str, _Candidate]
 ) -> LoadedPlugin | PluginFailure:
     began = time.perf_counter()
     stage = "import"
+    numbers: tuple[int, ...] = ()
     try:
         _claim(f"plugin '{candidate.name}'", candidate, claimed)
         point = candidate.entry_point
-        plugin = candidate.plugin if point is None else point.load()
+        plugin = _as_plugin(candidate.plugin if point is None else point.load())
         stage = "validate"
-        hooks = _validate(plugin)
+        numbers = stated(plugin)
+        notes = _check_hook_api(plugin, numbers)
+        hooks = _validate(plugin, manager.checked)
         manager.register(plugin, candidate.name)
         _check_registered(plugin, hooks, manager)
         stage = "backend"
@@ -188,7 +247,7 @@ def _load_one(
     except BaseException as error:  # noqa: BLE001  # SystemExit at import must not end the kernel
         for what in [what for what, holder in claimed.items() if holder is candidate]:
             del claimed[what]  # another plugin may have what this one cannot use
-        return candidate.failure(stage, _explain(candidate, stage, error), error)
+        return candidate.failure(stage, _explain(candidate, stage, error), error, numbers)
     return LoadedPlugin(
         name=candidate.name,
         plugin=plugin,
@@ -197,7 +256,27 @@ def _load_one(
         hooks=tuple(sorted(hooks)),
         backends=backends,
         seconds=time.perf_counter() - began,
+        hook_api=numbers,
+        notes=(*notes, *hook_notes(hooks, f"{candidate.name} ({candidate.origin})")),
+        source=candidate.source,
     )
+
+
+def _as_plugin(found: Any) -> Any:
+    """Return the plugin that a manifest describes, where that is what was found.
+
+    A manifest is a path, or lies in a package that defines no hook.
+    """
+    file = found if isinstance(found, Path) else None
+    for folder in getattr(found, "__path__", ()) if inspect.ismodule(found) else ():
+        if (beside := Path(folder) / MANIFEST_NAME).is_file() and not any(_implementations(found)):
+            file = beside
+            break
+    if file is None:
+        return found
+    from .manifest import load_manifest
+
+    return load_manifest(file)
 
 
 def _explain(candidate: _Candidate, stage: str, error: BaseException) -> str:
@@ -210,9 +289,30 @@ def _explain(candidate: _Candidate, stage: str, error: BaseException) -> str:
     }
     return (
         f"{candidate.name} ({candidate.origin}): {doing[stage]} raised "
-        f"{type(error).__name__}: {error}. Update or uninstall that distribution, "
-        f"or name the plugin in the setting 'plugins.deny'."
+        f"{type(error).__name__}: {error}.{_asked_for(candidate, error)} Update or uninstall that "
+        f"distribution, or name the plugin in the setting 'plugins.deny', as "
+        f"`aipg plugins disable {candidate.name}` does."
     )
+
+
+def _asked_for(candidate: _Candidate, error: BaseException) -> str:
+    """Say which kernel a plugin asks for that misses something of this one."""
+    missing = error.name or "" if isinstance(error, ImportError) else ""
+    dist = candidate.entry_point.dist if candidate.entry_point else None
+    if dist is None or missing.partition(".")[0] != PROJECT:
+        return ""
+    asked = [one for one in dist.requires or () if re.split(r"[^\w-]", one)[0] == PROJECT]
+    wants = f" It asks for {asked[0]}." if asked else ""
+    return f"{wants} This is {PROJECT} {__version__} with hook API {hookspecs.HOOK_API}."
+
+
+def _check_hook_api(plugin: Any, numbers: tuple[int, ...]) -> tuple[str, ...]:
+    """Return what the author of a plugin for another contract is told; raise if it cannot run."""
+    marked = _implementations(plugin)
+    verdict = judge(numbers, {options.get("specname") or name for name, _, options in marked})
+    if not verdict.usable:
+        raise PluginError(" ".join(verdict.notes))
+    return verdict.notes
 
 
 def _claim(what: str, candidate: _Candidate, claimed: dict[str, _Candidate]) -> None:
@@ -224,7 +324,7 @@ def _claim(what: str, candidate: _Candidate, claimed: dict[str, _Candidate]) -> 
         )
 
 
-def _validate(plugin: Any) -> dict[str, Any]:
+def _validate(plugin: Any, checked: set[tuple[str, Any]]) -> dict[str, Any]:
     """Return the plugin's hook implementations; raise `PluginError` for what cannot work."""
     if inspect.isclass(plugin):
         raise PluginError(
@@ -238,7 +338,10 @@ def _validate(plugin: Any) -> dict[str, Any]:
             if not options.get("optionalhook"):
                 raise PluginError(f"hook '{hook}' is not one that this kernel knows.")
             continue
-        _check_function(hook, function, options)
+        key = (hook, getattr(function, "__func__", function))
+        if key not in checked:
+            _check_function(hook, function, options)
+            checked.add(key)
         hooks[hook] = function
     if not hooks:
         raise PluginError(

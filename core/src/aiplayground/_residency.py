@@ -77,6 +77,11 @@ class Residency:
         """The models that answer now."""
         return tuple(name for name, each in self._entries.items() if each.state is _State.READY)
 
+    @property
+    def moving(self) -> bool:
+        """Whether a model is on its way into memory or out of it."""
+        return self._one_at_a_time.locked()
+
     def busy(self, model: str) -> int:
         """How many jobs use the model now."""
         entry = self._entries.get(model)

@@ -30,10 +30,14 @@ LOSS_WAIT = 2.0
 class Worker:
     """A supervised worker process; `WorkerHandle` is what plugins see of it.
 
-    `liveness` is the probe interval and limit in seconds, and the factor after which not even
-    activity helps. `report(worker, state, exit_code)` is called on each change of state;
-    `exit_code` is set when the process went away and nobody had asked it to.
+    `primary`: it decides that the service runs; the pool may hand that on. `liveness` is the probe
+    interval and limit in seconds, and the factor after which not even activity helps.
+    `report(worker, state, exit_code)` is called on each change of state; `exit_code` is set when
+    the process went away and nobody had asked it to.
     """
+
+    attached = False
+    """Whether it is an endpoint that somebody else runs."""
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Worker:
         report: Report,
     ) -> None:
         self.spec = spec
+        self.primary = spec.primary
         self.model = spec.model
         self.lost_model: str | None = None
         self.token = secrets.token_hex(16)
@@ -65,11 +70,6 @@ class Worker:
     def name(self) -> str:
         """The name that its `LaunchSpec` gave it."""
         return self.spec.name
-
-    @property
-    def primary(self) -> bool:
-        """Whether it decides that the service runs."""
-        return self.spec.primary
 
     @property
     def base_url(self) -> str:
@@ -99,6 +99,7 @@ class Worker:
             pid=self.pid,
             restarts=self.restarts,
             error=self.error.message if self.error else None,
+            attached=self.attached,
         )
 
     def launch(self) -> None:
@@ -238,6 +239,7 @@ class Worker:
             self.error = self._defect(error)
         finally:
             if launched is not None:
+                self._launcher.forget(launched)
                 await launched.process.end(self._launcher.grace)
         return launched.process.returncode if launched else None
 

@@ -5,6 +5,11 @@ the group `aiplayground.plugins`. It takes only the arguments that it needs. The
 hooks of one backend through its router and never broadcasts them; it awaits coroutines, iterates
 generators, and owns every deadline. An error that leaves a hook is given the plugin's name and
 the hook's; raise those of `aiplayground.errors` to choose the code that the caller sees.
+
+The contract has a number. A plugin states the one that it was built for: `AIPG_HOOK_API = 1` in
+its module, or a tuple of several. Where nothing that it uses has changed in a breaking way it
+runs with a newer kernel, and `aipg plugins` says what its author should know; else it is left
+out, with what changed.
 """
 
 from __future__ import annotations
@@ -75,7 +80,8 @@ async def health(ctx: ServiceContext) -> Health:
     """Say whether the backend answers, and with which models loaded.
 
     Called at the end of a start, and when someone asks. A running worker process is watched by the
-    kernel itself, through its `ready_path`.
+    kernel itself, through its `ready_path`; a backend without workers is asked this every
+    `liveness.interval` seconds, has failed once it is not well, and runs again when it is.
     """
 
 
@@ -136,6 +142,8 @@ async def uninstall(ctx: ServiceContext) -> None:
 @hookspec
 async def installed_version(ctx: ServiceContext) -> str | None:
     """Return the engine's version, or None when the engine is not installed.
+
+    An empty text: it is there, of a version that is not known.
 
     Called when the kernel comes up and after `setup`; must not start the engine. Raise
     `ServiceFailed` when the installation is there but broken.

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
+from ._endpoint import endpoints
 from ._home import HomeLock, open_ledger
 from ._host import Host, Library
 from ._inference import Inference
 from ._loader import RESERVED, PluginSet, load_plugins
-from ._logs import LogHub, ServiceLog
+from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._service import Service
 from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
@@ -56,9 +57,10 @@ class Kernel:
     """Runs backends.
 
     `home`: the folder that everything lies under (default: `AIPG_HOME`, else the platform's
-    places). `plugins`: plugin objects by name, besides those that are installed; `discover=False`
-    leaves the installed ones out. `settings`: the top layer, in the shape of the settings file.
-    `exclusive`: be the only such kernel of this home, or fail saying who holds it.
+    places). `plugins`: plugin objects by name, or `Path`s of manifests, besides those that are
+    installed; `discover=False` leaves the installed ones out. `settings`: the top layer, in the
+    shape of the settings file. `exclusive`: be the only such kernel of this home, or fail saying
+    who holds it.
 
         async with Kernel() as kernel:
             async for chunk in kernel.chat(request):
@@ -86,10 +88,15 @@ class Kernel:
             discover=discover,
             allow=self.settings.plugins.allow,
             deny=self.settings.plugins.deny,
+            endpoints=endpoints(self.settings.attach),
+            manifests=self.paths.manifests,
         )
+        self._keys = self._attached_keys()
         self.id = uuid.uuid4().hex
         self.exclusive = exclusive
-        self._router = Router(self.plugins, self._on_blocked)
+        self._router = Router(
+            self.plugins, self._on_blocked, {name: hiding(key) for name, key in self._keys.items()}
+        )
         self._bus = Bus(self._snapshot)
         self._services: dict[str, Service] = {}
         self._stack = AsyncExitStack()
@@ -129,8 +136,13 @@ class Kernel:
         ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
         self._stack.push_async_callback(asyncio.to_thread, ledger.close)
         limits = self.settings.logs
+        hide = hiding([key for keys in self._keys.values() for key in keys])
         logs = LogHub(
-            self.paths.logs, max_bytes=limits.max_bytes, backups=limits.backups, level=limits.level
+            self.paths.logs,
+            max_bytes=limits.max_bytes,
+            backups=limits.backups,
+            level=limits.level,
+            redact=lambda text: redact(hide(text)),
         )
         self._stack.push_async_callback(asyncio.to_thread, logs.close)
         self._stack.push_async_callback(self._close_http)
@@ -148,6 +160,7 @@ class Kernel:
             http=self._http_client,
             announce=self._announce,
             ledger=ledger,
+            hide=hide,
         )
         self._services.update(
             {name: Service(spec, self._host) for name, spec in self._router.specs.items()}
@@ -155,6 +168,9 @@ class Kernel:
         self._inference = Inference(self._host, self._services)
         for failure in self.plugins.failures:
             logs.service(KERNEL_LOG).logger.error("%s", failure.message)
+        for plugin in self.plugins.loaded:
+            for note in plugin.notes:
+                logs.service(KERNEL_LOG).logger.warning("%s: %s", plugin.name, note)
         await asyncio.gather(*(service.open() for service in self._services.values()))
         atexit.register(self._at_exit)
         self._stack.callback(atexit.unregister, self._at_exit)
@@ -434,15 +450,24 @@ class Kernel:
 
     def _http_client(self) -> httpx.AsyncClient:
         if self._http is None:
-            import httpx
+            from ._client import worker_client
 
-            # A proxy of the environment has no business between us and our own workers.
-            self._http = httpx.AsyncClient(trust_env=False, limits=httpx.Limits())
+            self._http = worker_client(self._host.keys)
         return self._http
 
     async def _close_http(self) -> None:
         if self._http is not None:
             await self._http.aclose()
+
+    def _attached_keys(self) -> dict[str, list[str]]:
+        """Return the attached services, each with its key, if it has one."""
+        found: dict[str, list[str]] = {}
+        for spec in (spec for plugin in self.plugins.loaded for spec in plugin.backends):
+            attachment = self.settings.attachment(spec.name)
+            if attachment is not None:
+                key = attachment.api_key
+                found[spec.name] = [key.get_secret_value()] if key is not None else []
+        return found
 
     def _model_roots(self) -> list[Path]:
         return [self.paths.models, *self.settings.models.folders]

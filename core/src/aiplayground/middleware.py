@@ -7,7 +7,7 @@ them, outermost first. With none registered, a stream is the backend's own gener
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AsyncExitStack, aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -45,8 +45,9 @@ class Middleware:
     async def request(self, call: RequestCall, proceed: Proceed) -> AsyncIterator[Any]:
         """Run around a request (an async generator): `proceed(request)` streams the answer.
 
-        Use `async with aclosing(proceed(request)) as answer`, so that a caller who goes away
-        stops the engine at once.
+        Use `async with aclosing(proceed(request)) as answer`, so that what you do after it comes
+        after the engine's end. The kernel closes it in any case when this generator ends, so that
+        a caller who goes away stops the engine at once.
         """
         async with aclosing(proceed(call.request)) as answer:
             async for item in answer:
@@ -95,10 +96,18 @@ async def _filter(
 async def _closing(
     around: Callable[..., Any], call: RequestCall, inner: Proceed
 ) -> AsyncGenerator[Any, None]:
-    with _blaming(around):
-        async with aclosing(around(call, inner)) as items:
-            async for item in items:
-                yield item
+    async with AsyncExitStack() as opened:
+
+        def proceed(request: Any) -> AsyncGenerator[Any, None]:
+            # Closed by us as well: many a middleware will forget to.
+            items = inner(request)
+            opened.push_async_callback(items.aclose)
+            return items
+
+        with _blaming(around):
+            async with aclosing(around(call, proceed)) as items:
+                async for item in items:
+                    yield item
 
 
 def watches_requests(chain: Sequence[object]) -> bool:

@@ -150,6 +150,10 @@ def check_plugins(plugins: PluginSet) -> Iterator[Finding]:
     for name, problem in plugin_commands(plugins).problems.items():
         message = f"{name}: its hook 'register_commands' raised {problem}."
         yield Finding("plugins", Verdict.FAIL, message, "Update or uninstall that plugin.")
+    for plugin in plugins.loaded:
+        for text in plugin.notes:
+            note = f"{plugin.name}: {text}"
+            yield Finding("plugins", Verdict.WARN, note, "Update that plugin, or tell its author.")
     if plugins.loaded:
         yield Finding("plugins", Verdict.OK, ", ".join(each.name for each in plugins.loaded))
     if not any(plugin.backends for plugin in plugins.loaded):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -56,8 +56,22 @@ class PluginCommands:
 
 def discover(app: App) -> PluginSet:
     """Load the installed plugins as a kernel would. Raises `InvalidSettings`."""
-    allow, deny = _limits(app.paths, os.environ)
-    return load_plugins(allow=allow, deny=deny)
+    plain = _plain_limits(app.paths, os.environ)
+    if plain is not None:
+        return load_plugins(
+            allow=plain.get("allow"), deny=plain.get("deny", ()), manifests=app.paths.manifests
+        )
+    from aiplayground._endpoint import endpoints
+    from aiplayground.settings import load_layers
+
+    settings = load_layers(app.paths, os.environ).kernel()
+    limits = settings.plugins
+    return load_plugins(
+        allow=limits.allow,
+        deny=limits.deny,
+        endpoints=endpoints(settings.attach),
+        manifests=app.paths.manifests,
+    )
 
 
 def plugin_commands(plugins: PluginSet) -> PluginCommands:
@@ -87,14 +101,39 @@ def model_files(plugins: PluginSet) -> list[Path]:
     return found
 
 
-def _limits(paths: Paths, environ: Mapping[str, str]) -> tuple[Iterable[str] | None, Iterable[str]]:
-    files = (paths.config_file, paths.system_config)
-    if not any(file.exists() for file in files) and not any(
-        name.upper().startswith("AIPG_") and "__" in name for name in environ
-    ):
-        # Nothing is set, so the defaults hold: validating them would take longer than discovery.
-        return None, ()
-    from aiplayground.settings import load_layers
+def _plain_limits(paths: Paths, environ: Mapping[str, str]) -> dict[str, list[str]] | None:
+    """Read `[plugins]` where it is as plain as it is nearly always; None where it is not.
 
-    settings = load_layers(paths, environ).kernel().plugins
-    return settings.allow, settings.deny
+    Validating all settings would take longer than discovery: this is what `aipg plugins` and an
+    unknown command wait for.
+    """
+    if any(name.upper().startswith(("AIPG_PLUGINS__", "AIPG_ATTACH__")) for name in environ):
+        return None
+    limits: dict[str, list[str]] = {}
+    for file in (paths.system_config, paths.config_file):
+        table = _plugins_table(file)
+        if not all(_is_plain(key, value) for key, value in table.items()):
+            return None
+        limits |= table
+    return limits
+
+
+def _plugins_table(file: Path) -> dict[str, Any]:
+    """Return the table; what stands for a file that is not readable is refused as not plain."""
+    import tomllib
+
+    try:
+        # Editors on Windows put a byte order mark in front.
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError):
+        return {"": None}
+    table = document.get("plugins", {})
+    # Addresses under `attach` are backends, too, so all of the settings are needed.
+    return table if isinstance(table, dict) and "attach" not in document else {"": None}
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    listed = isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return key in ("allow", "deny") and listed

@@ -54,6 +54,13 @@ def complete_model(ctx: click.Context, _: click.Parameter, word: str) -> list[Co
     return _items([model.name for model in scan.models], word)
 
 
+def complete_plugin(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:
+    """Complete the name of a plugin, whether or not it loads."""
+    from ._discovery import discover
+
+    return _items(discover(_app(ctx)).names, word)
+
+
 def complete_setting(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:
     """Complete the key of a setting."""
     from ._settings_view import SettingsView

@@ -67,6 +67,10 @@ def _print(services: list[dict[str, Any]]) -> None:
         ],
     )
     for each in services:
+        if each.get("attached"):
+            say(
+                f"{each['name']} is attached to {each['baseUrl']}; it is not started or ended here."
+            )
         if each.get("error"):
             say(f"{each['name']}: {each['error']['message']}", fg="red")
         elif not each["isSetUp"]:

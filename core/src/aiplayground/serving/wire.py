@@ -13,14 +13,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from aiplayground.errors import InvalidParameters
-from aiplayground.types import ChatRequest, CompletionRequest, EmbedRequest
+from aiplayground.types import ChatRequest, CompletionRequest, EmbedRequest, RerankRequest
 from aiplayground.validation import explain
 
 from .formats import check_format
 from .tools import check_tools
 
 R = TypeVar("R", ChatRequest, CompletionRequest)
-V = TypeVar("V", ChatRequest, CompletionRequest, EmbedRequest)
+V = TypeVar("V", ChatRequest, CompletionRequest, EmbedRequest, RerankRequest)
 
 WITHOUT_EFFECT = frozenset(
     {

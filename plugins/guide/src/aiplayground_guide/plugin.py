@@ -10,6 +10,8 @@ from aiplayground.hookspecs import hookimpl
 GUIDE = Path(__file__).with_name("guide.gguf")
 """The model file; models are called after their file, so this one is ``guide``."""
 
+AIPG_HOOK_API = 1
+
 
 @hookimpl
 def model_files() -> Sequence[Path]:
