@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._bus import Bus
+from ._launch import Launcher
 from ._logs import LogHub
 from ._router import Router
 from .errors import InvalidModelFile
@@ -73,3 +74,4 @@ class Host:
     http: Callable[[], httpx.AsyncClient]
     announce: Callable[[str], None]
     ledger: Ledger | None = None
+    launcher: Callable[..., Launcher] = Launcher
