@@ -257,9 +257,7 @@ class Worker:
         ok = await self._launcher.probe(launched, self.spec)
         # Reading the whole tree's CPU time costs milliseconds: only when it matters.
         cpu = 0.0 if ok else await asyncio.to_thread(launched.process.cpu_seconds)
-        return liveness.observe(
-            now=now(), wall=wall(), ok=ok, cpu=cpu, lines=launched.output.count
-        )
+        return liveness.observe(now=now(), wall=wall(), ok=ok, cpu=cpu, lines=launched.output.count)
 
     def _defect(self, error: Exception) -> ServiceFailed:
         return ServiceFailed(
