@@ -112,11 +112,12 @@ class BackendConformance:
 
 def _is_checked(rule: Rule, request: pytest.FixtureRequest) -> bool:
     """Whether what the rule builds on fails in this run too, as a test of its own."""
-    here = request.node.nodeid.partition("[")[0].rpartition("::")[0]
-    known, below = all_rules(), rule.basis
-    ids = [item.nodeid for item in request.session.items]
-    while below is not None:
-        if any(each.startswith(here) and each.endswith(f"[{below}]") for each in ids):
+    here = request.node.nodeid.partition("[")[0].rpartition("::")[0] + "::"
+    ids = [item.nodeid for item in request.session.items if item.nodeid.startswith(here)]
+    below = list(rule.bases)
+    while below:
+        basis = below.pop()
+        if any(each.endswith(f"[{basis}]") for each in ids):
             return True
-        below = known[below].basis
+        below += all_rules()[basis].bases
     return False

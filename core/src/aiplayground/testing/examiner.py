@@ -21,6 +21,7 @@ from aiplayground.errors import AIPlaygroundError, suggest
 from .facts import Maker, Unusable
 from .lab import Broken, Lab, NotApplicable
 from .rules import Level, Rule, all_rules
+from .watch import surroundings
 
 if TYPE_CHECKING:
     from .subject import Subject
@@ -62,7 +63,7 @@ class Examiner:
         self._maker = Maker(subject)
         self._runner = asyncio.Runner()
         self._shared: Lab | None = None
-        self._memo: dict[str, Any] = {}
+        self._memo: dict[str, Any] = {"surroundings": surroundings()}
         self._labs = 0
 
     def __enter__(self) -> Self:
@@ -107,10 +108,10 @@ class Examiner:
             return _failed(rule, f"Subject.skip names '{unknown[0]}', which is no rule.{hint}")
         if rule.id in self.subject.skip:
             return self._skipped(rule)
-        if rule.basis is not None:
-            below = self.examine(all_rules()[rule.basis])
+        for basis in rule.bases:
+            below = self.examine(all_rules()[basis])
             if below.result in (Result.FAILED, Result.BLOCKED):
-                why = f"blocked by {rule.basis}: {below.message.splitlines()[0]}"
+                why = f"blocked by {basis}: {below.message.splitlines()[0]}"
                 return Outcome(rule=rule, result=Result.BLOCKED, message=why)
         try:
             why_not = rule.why_not(self._maker.facts)

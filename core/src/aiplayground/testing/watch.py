@@ -146,7 +146,7 @@ async def tour(lab: Lab) -> Tour:
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
     loop.set_exception_handler(lambda _, context: seen.unhandled.append(_described(context)))
-    before = _globals()
+    before = _globals() | lab.memo["surroundings"]
     try:
         with _captured() as output:
             other = await lab.other()
@@ -159,7 +159,7 @@ async def tour(lab: Lab) -> Tour:
         seen.printed = output()
     finally:
         loop.set_exception_handler(handler)
-    after = _globals()
+    after = _globals() | surroundings()
     seen.changed = [name for name, value in before.items() if after[name] != value]
     return seen
 
@@ -205,6 +205,12 @@ def _globals() -> dict[str, Any]:
         if sys.platform != "win32"
         else {},
         "the root logger": (list(root.handlers), root.level),
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what no hook may ever have changed: compared with how it was before the first one."""
+    return {
         "the working directory": Path.cwd(),
         "environment variables": {
             key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")

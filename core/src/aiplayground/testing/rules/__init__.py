@@ -40,7 +40,7 @@ class Rule:
     """One rule. `id` is stable: `level.name`.
 
     `mend`: what an author changes when it is broken. `see`: where the contract is documented.
-    `needs` returns why the rule does not apply, None if it does. `basis`: the rule without which
+    `needs` returns why the rule does not apply, None if it does. `basis`: the rules without which
     this one cannot be checked. `shared`: it leaves the running backend as it found it, so that
     one start serves many. `settings`: of the kernel it is checked on.
     """
@@ -50,7 +50,7 @@ class Rule:
     mend: str
     see: str
     needs: tuple[Needs, ...] = ()
-    basis: str | None = None
+    basis: str | tuple[str, ...] = ()
     shared: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -63,6 +63,11 @@ class Rule:
     def name(self) -> str:
         """The id without the level."""
         return self.id.partition(".")[2]
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        """The ids of the rules that it builds on."""
+        return (self.basis,) if isinstance(self.basis, str) else self.basis
 
     @property
     def wants(self) -> str:

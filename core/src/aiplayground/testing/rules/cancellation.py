@@ -33,9 +33,13 @@ async def _held(lab: Lab, part: float) -> Asking:
     return asking
 
 
+def _prompt(lab: Lab) -> float:
+    return min(PROMPT, lab.subject.patience)
+
+
 async def _released(lab: Lab, after: str) -> None:
     """Wait until no request to the engine is open."""
-    async with lab.within(f"closing the request to the engine, after {after},", PROMPT):
+    async with lab.within(f"closing the request to the engine, after {after},", _prompt(lab)):
         while any(gate.open for gate in lab.gates):  # noqa: ASYNC110  # gates tell nobody
             await asyncio.sleep(0.01)
 
@@ -56,7 +60,7 @@ async def close(lab: Lab) -> None:
     async with aclosing(lab.kernel.chat(await lab.question(long=True))) as chunks:
         async with lab.within("the first chunk of an answer"):
             await anext(chunks)
-        async with lab.within("closing an answer", PROMPT):
+        async with lab.within("closing an answer", _prompt(lab)):
             await chunks.aclose()
     await _released(lab, "the answer was closed")
 
@@ -74,7 +78,7 @@ async def cancel(lab: Lab) -> None:
     asking = await _held(lab, 0.75)
     await asking.began()
     asking.task.cancel()
-    await asyncio.wait({asking.task}, timeout=PROMPT)
+    await asyncio.wait({asking.task}, timeout=_prompt(lab))
     if not asking.task.done():
         raise Broken("the caller was cancelled and goes on waiting", hook="chat")
     if not asking.task.cancelled():
@@ -94,7 +98,7 @@ async def before_first(lab: Lab) -> None:
     await lab.start()
     asking = await _held(lab, 0.0)
     asking.task.cancel()
-    await asyncio.wait({asking.task}, timeout=PROMPT)
+    await asyncio.wait({asking.task}, timeout=_prompt(lab))
     await _released(lab, "the caller was cancelled")
 
 
@@ -111,7 +115,7 @@ async def next_(lab: Lab) -> None:
     for _ in range(2):
         asking = await _held(lab, 0.5)
         asking.task.cancel()
-        await asyncio.wait({asking.task}, timeout=PROMPT)
+        await asyncio.wait({asking.task}, timeout=_prompt(lab))
         lab.kernel.faults.calm()
     if not any(chunk.text + chunk.reasoning for chunk in await lab.answer()):
         raise Broken("the next answer has no text", hook="chat")
@@ -122,7 +126,7 @@ async def next_(lab: Lab) -> None:
     mend="Cancel the one request, not whatever the worker does.",
     see=CHAT,
     needs=(declares(Capability.CHAT),),
-    basis="streaming.incremental",
+    basis=("streaming.incremental", "inference.parallel"),
 )
 async def others(lab: Lab) -> None:
     """Cancelling one answer leaves another that is in progress alone."""
@@ -130,7 +134,7 @@ async def others(lab: Lab) -> None:
     gone = await _held(lab, 0.5)
     stays = await _held(lab, 0.5)
     gone.task.cancel()
-    await asyncio.wait({gone.task}, timeout=PROMPT)
+    await asyncio.wait({gone.task}, timeout=_prompt(lab))
     lab.kernel.faults.calm()
     await lab.until(stays.task.done, "the other answer")
     try:

@@ -152,8 +152,8 @@ def _request_fields() -> set[str]:
 
 @rule(
     "declaration.settings",
-    mend="Give every setting a default, and the settings model `extra='forbid'` (or derive it "
-    "from `aiplayground.settings.OwnSettings`).",
+    mend="Give every setting a default, and derive the settings model from "
+    "`aiplayground.settings.OwnSettings` (or any frozen pydantic model).",
     see="docs/reference/settings.md",
     needs=(_has_settings,),
     basis="declaration.loads",

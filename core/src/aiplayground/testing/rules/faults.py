@@ -24,7 +24,7 @@ START = "docs/reference/hooks.md#start"
 STOP = "docs/reference/hooks.md#stop"
 CUTS = 4
 SEED = 1
-STALLED = 0.5
+STALLED = 1.0
 """Seconds that an engine may send nothing, where a rule makes it so."""
 
 ORPHAN_LIMIT = 4.0
@@ -112,8 +112,8 @@ async def sigkill(lab: Lab) -> None:
     mend="Let a broken connection end as an error: `raise await ctx.lost(url, error)`.",
     see=CHAT,
     needs=(declares(Capability.CHAT),),
-    basis="inference.chat",
-    settings={"liveness": {"interval": 0.1, "limit": STALLED}, "timeouts": {"health": 0.3}},
+    basis=("inference.chat", "faults.half-open"),
+    settings={"liveness": {"interval": 0.1, "limit": 0.5}, "timeouts": {"health": 0.3}},
 )
 async def hang(lab: Lab) -> None:
     """A worker that hangs (SIGSTOP) is restarted, and whoever waits for it gets -3."""
@@ -295,7 +295,7 @@ async def _need_worker(lab: Lab) -> None:
     "`raise await ctx.lost(url, error)`.",
     see=CHAT,
     needs=(declares(Capability.CHAT),),
-    basis="inference.chat",
+    basis="inference.parallel",
 )
 async def crash_at_byte(lab: Lab) -> None:
     """An answer that breaks off, at whatever byte and however, is an error (-3) and has no end."""

@@ -124,7 +124,7 @@ async def parallel(lab: Lab) -> None:
     mend="Let `start` work with `ctx.model` given, and `load_model` be called while it runs.",
     see="docs/reference/hooks.md#start",
     needs=(declares(Capability.CHAT),),
-    basis="inference.chat",
+    basis="inference.parallel",
 )
 async def on_demand(lab: Lab) -> None:
     """First requests start a stopped service, once for all of them, and are answered."""
@@ -163,7 +163,7 @@ async def reload(lab: Lab) -> None:
     mend="Yield `GenerateEvent(kind='text', ...)`, the last one with `finish_reason`.",
     see="docs/reference/hooks.md#generate",
     needs=(declares(Capability.COMPLETION),),
-    basis="inference.models",
+    basis=("inference.models", "declaration.capabilities"),
     shared=True,
 )
 async def completion(lab: Lab) -> None:
@@ -192,7 +192,7 @@ async def _generated(lab: Lab, body: dict[str, Any]) -> list[GenerateEvent]:
     mend="Yield a `GenerateEvent` of the kind that was asked for, and progress from 0 to 100.",
     see="docs/reference/hooks.md#generate",
     needs=(declares(*MADE),),
-    basis="inference.models",
+    basis=("inference.models", "declaration.capabilities"),
     shared=True,
 )
 async def generate(lab: Lab) -> None:
@@ -221,7 +221,7 @@ _SMALL: dict[Capability, dict[str, Any]] = {
     mend="Return one vector for each input, in order, all of one length.",
     see="docs/reference/hooks.md#embed",
     needs=(declares(Capability.EMBEDDING),),
-    basis="inference.models",
+    basis=("inference.models", "declaration.capabilities"),
     shared=True,
 )
 async def embedding(lab: Lab) -> None:

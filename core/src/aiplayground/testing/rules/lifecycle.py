@@ -50,14 +50,17 @@ async def double_start(lab: Lab) -> None:
         while not all(each.done() for each in callers):
             await _asked(lab)
             await asyncio.sleep(0)
-        infos = [each.result() for each in callers]
     finally:
         for each in callers:
             each.cancel()
         await asyncio.wait(callers)
+        errors = [each.cancelled() or each.exception() for each in callers]
     launches = lab.kernel.faults.launches
-    if len(launches) != len(set(launches)):
-        raise Broken(f"one start launched {launches}", hook="health")
+    wrong = [each for each in errors if each]
+    if wrong or len(launches) != len(set(launches)):
+        saw = f"{CALLERS} callers wanted it, and the one start launched {launches}; errors: {wrong}"
+        raise Broken(saw, hook="health")
+    infos = [each.result() for each in callers]
     if any(info.runtime is not Runtime.RUNNING for info in infos):
         raise Broken(f"callers were told {[info.runtime.value for info in infos]}", hook="start")
 
