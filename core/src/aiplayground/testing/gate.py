@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections import deque
 
 from .faults import Fault, FaultKind
@@ -31,14 +32,16 @@ class Gate:
         self.answered = 0
         self.open = 0
         self.stalled = 0
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.released = asyncio.Event()
 
-    async def listen(self) -> None:
+    def listen(self) -> None:
         """Begin to accept; sets `port`."""
-        self._server = await asyncio.start_server(self._accept, HOST, 0)
-        self.port = int(self._server.sockets[0].getsockname()[1])
+        self._listener = socket.create_server((HOST, 0), backlog=128)
+        self._listener.setblocking(False)
+        self.port = int(self._listener.getsockname()[1])
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     def release(self) -> None:
         """Let stalled answers go on, and forget what is planned."""
@@ -48,22 +51,30 @@ class Gate:
 
     async def close(self) -> None:
         """End the gate and every connection through it."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self) -> None:
+        # Not asyncio's server: what it accepts while it is closed, nobody closes (Python 3.11).
+        assert self._listener is not None
+        try:
+            accepted, _ = self._listener.accept()
+        except OSError:
+            return  # the client is gone again
+        task = asyncio.get_running_loop().create_task(self._serve(accepted), name="gate")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        try:
+        task.add_done_callback(lambda _: accepted.close())
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection(sock=accepted)
             await _Connection(self, reader, writer).run()
-        except asyncio.CancelledError:
-            return  # the gate closes; asyncio would log the cancellation of its handler as an error
 
 
 class _Connection:
@@ -88,11 +99,12 @@ class _Connection:
             self._abort()  # the worker is gone: so is its connection
         finally:
             self._end_post()
-            for writer in (self._writer, upward):
-                if writer is not None:
-                    writer.close()
-                    with contextlib.suppress(OSError):
-                        await writer.wait_closed()
+            writers = [self._writer] if upward is None else [self._writer, upward]
+            for writer in writers:
+                writer.close()
+            for writer in writers:
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
 
     async def _pump_both(self, source: asyncio.StreamReader, upward: asyncio.StreamWriter) -> None:
         pumps = {

@@ -123,12 +123,12 @@ class Injector:
                 spec = replace(spec, start_timeout=fault.seconds)
         return spec
 
-    async def new_gate(self) -> Gate | None:
+    def new_gate(self) -> Gate | None:
         """Make the gate of a launch that follows."""
         if not self.gated:
             return None
         gate = Gate()
-        await gate.listen()
+        gate.listen()
         return gate
 
     def attach(self, service: str, name: str, launched: Launched, gate: Gate) -> GatedLaunch:
@@ -166,7 +166,7 @@ class FaultyLauncher(_launch.Launcher):
     async def launch(self, spec: LaunchSpec, token: str, *, anywhere: bool = False) -> Launched:
         """Start the process behind a gate, if there are to be gates."""
         # The gate first: between the start of the process and its record nothing may suspend.
-        gate = await self.faults.new_gate()
+        gate = self.faults.new_gate()
         try:
             launched = await _launch.Launcher.launch(self, spec, token, anywhere=anywhere)
         except BaseException:

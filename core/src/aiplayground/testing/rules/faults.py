@@ -50,8 +50,10 @@ async def _begun(lab: Lab) -> Asking:
 
 async def _running_again(lab: Lab, restarts: int = 1) -> None:
     def back() -> bool:
-        workers = lab.info.workers
-        return lab.info.runtime is Runtime.RUNNING and any(w.restarts >= restarts for w in workers)
+        if lab.info.runtime is not Runtime.RUNNING:
+            return False
+        ready = [each for each in lab.info.workers if each.state is Runtime.RUNNING]
+        return any(each.restarts >= restarts for each in ready)
 
     await lab.until(back, "coming back after a crash")
 
@@ -203,10 +205,10 @@ async def kernel_gone(lab: Lab) -> None:
 )
 async def slow_start(lab: Lab) -> None:
     """A start that takes long, and shows progress in its log, succeeds."""
-    await lab.kernel.faults.inject(
-        Fault(kind=FaultKind.SLOW_START, steps=12, seconds=0.25), lab.service
-    )
-    info = await lab.start()
+    slow = Fault(kind=FaultKind.SLOW_START, steps=12, seconds=0.25)
+    await lab.kernel.faults.inject(slow, lab.service)
+    async with lab.within("a slow start", lab.subject.patience + slow.steps * slow.seconds):
+        info = await lab.kernel.start(lab.service)
     lab.need_worker()
     if info.runtime is not Runtime.RUNNING:
         raise Broken(f"after a slow start it is {info.runtime.value}", hook="start")
