@@ -16,7 +16,7 @@ from aiplayground.errors import (
     ServiceFailed,
     ServiceNotAvailable,
 )
-from aiplayground.models import LocalModel
+from aiplayground.models import LocalModel, ModelType
 from aiplayground.specs import LaunchSpec
 from aiplayground.states import Runtime
 from aiplayground.testing import FakeContext
@@ -93,7 +93,7 @@ async def test_the_rest_of_what_a_hook_is_given(
         path=tmp_path / "tiny.gguf",
         files=(tmp_path / "tiny.gguf",),
         size=1,
-        type="llm",
+        type=ModelType.LLM,
         architecture="llama",
         parameters=1,
         quantization=None,

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from aiplayground.errors import ModelNotFound
+from aiplayground.hookspecs import hookimpl
 from aiplayground.testing import Result, Subject, all_rules, examine
 from aiplayground.testing.__main__ import main
 from aiplayground.testing.rules import Level
+from tests.fakes import Fake
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = "tests.conformance.plugin"
@@ -205,3 +208,22 @@ def test_the_rules_are_complete_and_in_order() -> None:
         page = (ROOT / path).read_text("utf-8")
         assert not anchor or f"## `{anchor}`" in page, rule.see
         assert all(basis in rules for basis in rule.bases), rule_id
+
+
+# Backends without a process -----------------------------------------------------------------
+
+
+class InProcess(Fake):
+    @hookimpl
+    async def load_model(self, model: str) -> None:
+        if model not in self.models:
+            raise ModelNotFound(f"There is no model '{model}'.")
+
+
+def test_a_backend_without_workers_is_checked_for_what_applies_to_it() -> None:
+    outcomes = {each.rule.id: each for each in examine(Subject(plugin=InProcess(), patience=10))}
+    assert not [each.message for each in outcomes.values() if each.result is Result.FAILED]
+    passed = {rule for rule, each in outcomes.items() if each.result is Result.PASSED}
+    assert {"lifecycle.restart", "inference.chat", "streaming.finish"} <= passed
+    assert outcomes["faults.sigkill"].message == "the backend launches no worker process"
+    assert "do not pass through a worker" in outcomes["streaming.incremental"].message

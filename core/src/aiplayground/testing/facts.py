@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import AIPlaygroundError, suggest
@@ -21,6 +22,10 @@ QUICK: Mapping[str, Mapping[str, Any]] = {
     "timeouts": {"stop_grace": 2.0, "drain": 0.2, "shutdown": 10.0},
 }
 """The settings that make a test short; a subject's own and a rule's go on top."""
+
+
+ATTACHED = "attached"
+"""The service that an address without a backend gets, unless the subject names it."""
 
 
 class Unusable(Exception):
@@ -55,7 +60,9 @@ class Maker:
 
     @cached_property
     def plugin(self) -> Any:
-        """The plugin object, None for a subject without Python; raises `Unusable`."""
+        """The plugin object, or the path of a manifest; None for an address; raises `Unusable`."""
+        if self.subject.manifest is not None:
+            return Path(self.subject.manifest)
         if self.subject.plugin is None:
             return None
         try:
@@ -78,6 +85,17 @@ class Maker:
         spec = next(each for each in loaded.backends if each.name == name)
         return Facts(spec=spec, hooks=frozenset(loaded.hooks), plugin=loaded.plugin)
 
+    def _attached(self, url: str | None) -> dict[str, Any]:
+        """Return the settings of an attached endpoint: of the backend's service, else one alone."""
+        if url is None:
+            return {}
+        name = self.subject.service
+        if self.plugin is None:
+            return {"attach": {name or ATTACHED: {"url": url}}}
+        if name is None:
+            raise Unusable("name the service that is attached: Subject(service=...)")
+        return {"services": {name: {"attach": {"url": url}}}}
+
     def _service(self, names: list[str]) -> str:
         wanted = self.subject.service
         if wanted is None and len(names) == 1:
@@ -91,18 +109,27 @@ class Maker:
         return wanted
 
     def kernel(
-        self, home: Any, *, gated: bool = False, settings: Mapping[str, Any] | None = None
+        self,
+        home: Any,
+        *,
+        gated: bool = False,
+        settings: Mapping[str, Any] | None = None,
+        attach: str | None = None,
     ) -> FaultyKernel:
-        """Return a kernel that is not open yet; raises `Unusable`."""
+        """Return a kernel that is not open yet; raises `Unusable`.
+
+        `attach` takes the place of the subject's own URL.
+        """
         from .injection import FaultyKernel
 
         subject = self.subject
         own: dict[str, Any] = {"timeouts": dict(subject.timeouts)}
         if subject.model_folders:
             own["models"] = {"folders": [str(each) for each in subject.model_folders]}
-        layers = merged(QUICK, subject.settings, settings or {}, own)
+        attached = self._attached(attach or subject.attach)
+        layers = merged(QUICK, subject.settings, settings or {}, attached, own)
         make: Callable[..., FaultyKernel] = FaultyKernel
-        plugins = {} if self.plugin is None else {subject.name.split(".")[0]: self.plugin}
+        plugins = {} if self.plugin is None else {_plain(subject.name): self.plugin}
         try:
             return make(
                 home=home,
@@ -114,3 +141,8 @@ class Maker:
             )
         except AIPlaygroundError as error:
             raise Unusable(error.message) from error
+
+
+def _plain(name: str) -> str:
+    """Return a plugin's name for the kernel's messages."""
+    return Path(name).name.split(".")[0]

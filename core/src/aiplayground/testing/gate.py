@@ -18,13 +18,14 @@ _SIZE = 64 * 1024
 
 
 class Gate:
-    """The gate of one worker process. `target` is the worker's own port.
+    """The gate of one worker process. `target` is the worker's own port, at `host`.
 
     `planned` holds the faults of the answers to come, one for each, in order; `requests` counts
     POST requests, `answered` the bytes of the last answer, `open` the requests in progress.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = HOST) -> None:
+        self.host = host
         self.target = 0
         self.port = 0
         self.planned: deque[Fault] = deque()
@@ -93,7 +94,7 @@ class _Connection:
     async def run(self) -> None:
         upward: asyncio.StreamWriter | None = None
         try:
-            source, upward = await asyncio.open_connection(HOST, self._gate.target)
+            source, upward = await asyncio.open_connection(self._gate.host, self._gate.target)
             await self._pump_both(source, upward)
         except OSError:
             self._abort()  # the worker is gone: so is its connection

@@ -131,6 +131,10 @@ class Injector:
         gate.listen()
         return gate
 
+    def add_gate(self, service: str, gate: Gate) -> None:
+        """Take in a gate that stands in front of an endpoint which the kernel did not launch."""
+        self._gates[service, "endpoint"] = gate
+
     def attach(self, service: str, name: str, launched: Launched, gate: Gate) -> GatedLaunch:
         """Put a gate in front of a worker that was launched just now; it ends with the process."""
         gate.target = launched.port

@@ -58,7 +58,11 @@ class Lab:
         self.maker = maker
         self.folder = folder
         self.memo = {} if memo is None else memo
-        self.kernel: FaultyKernel = maker.kernel(folder / "home", gated=gated, settings=settings)
+        self._gate = _gate_before(maker.subject.attach) if gated else None
+        url = f"http://127.0.0.1:{self._gate.port}" if self._gate is not None else None
+        self.kernel: FaultyKernel = maker.kernel(
+            folder / "home", gated=gated, settings=settings, attach=url
+        )
         self._model: str | None = None
         self._others: list[Lab] = []
 
@@ -85,12 +89,18 @@ class Lab:
     async def open(self) -> None:
         """Bring the kernel up."""
         await self.kernel.open()
+        if self._gate is not None:
+            self.kernel.faults.add_gate(self.service, self._gate)
 
     async def close(self) -> None:
         """Take the kernel down, with those of other labs that were opened from here."""
         for other in self._others:
             await other.close()
-        await self.kernel.close()
+        try:
+            await self.kernel.close()
+        finally:
+            if self._gate is not None:
+                await self._gate.close()
 
     async def other(self, settings: Mapping[str, Any] | None = None, **options: Any) -> Lab:
         """Open a second lab, which ends with this one."""
@@ -200,8 +210,9 @@ class Lab:
     def pids(self) -> list[int]:
         """Return the process ids of everything that its workers run."""
         found = []
-        for worker in self.kernel.workers(self.service).values():
-            found += [each.pid for each in self.kernel.process(worker).tree()]
+        if self.kernel.faults.launches:
+            for worker in self.kernel.workers(self.service).values():
+                found += [each.pid for each in self.kernel.process(worker).tree()]
         return found
 
     def need_worker(self) -> None:
@@ -262,6 +273,21 @@ class Asking:
         if not isinstance(error, AIPlaygroundError):
             raise error
         return error
+
+
+def _gate_before(url: str | None) -> Gate | None:
+    """Return a gate in front of an attached endpoint, if something can be put there."""
+    from urllib.parse import urlsplit
+
+    from .gate import Gate
+
+    parts = urlsplit(url or "")
+    if parts.scheme != "http" or parts.path not in ("", "/"):
+        return None
+    gate = Gate(parts.hostname or "127.0.0.1")
+    gate.target = parts.port or 80
+    gate.listen()
+    return gate
 
 
 def alive(pid: int) -> bool:

@@ -17,7 +17,8 @@ class Subject:
 
     `plugin`: the name of a plugin module, the module, or a plugin object. `manifest`: the path of
     an `aiplayground.toml`. `attach`: the base URL of an endpoint that runs already; with `plugin`
-    or `manifest` too, it is that backend which is attached to the endpoint.
+    or `manifest` too, it is that backend which is attached to it (name the `service`). Its key
+    and the rest go into `settings`.
     `service`: which one, if there are several. `settings`: in the shape of the settings file.
     `model`: the one to ask; without it, the first that the backend lists. `model_folders`: where
     models lie. `skip`: rules not to check, each with the reason why. `timeouts`: replaces kernel

@@ -11,7 +11,7 @@ from aiplayground.errors import AIPlaygroundError, FailureClass, PluginError, Se
 from aiplayground.specs import Capability
 from aiplayground.states import Runtime
 from aiplayground.testing.faults import Fault, FaultKind, FaultPlan
-from aiplayground.testing.lab import Asking, Broken, NotApplicable, alive, expect_code
+from aiplayground.testing.lab import Asking, Broken, alive, expect_code
 
 from . import declares, rule
 from .lifecycle import blocked_hooks
@@ -61,9 +61,14 @@ async def _running_again(lab: Lab, restarts: int = 1) -> None:
 async def _fails_to_start(lab: Lab, fault: Fault, after: str) -> ServiceFailed:
     """Let a start fail; the state must say so, and the next start must work."""
     await lab.kernel.faults.inject(fault, lab.service)
-    error = await lab.fails(f"a start after {after}", lab.kernel.start(lab.service))
-    if not lab.kernel.faults.launches and not isinstance(error, ServiceFailed):
-        raise NotApplicable("the backend launches no worker process")
+    try:
+        async with lab.within(f"a start after {after}"):
+            await lab.kernel.start(lab.service)
+    except AIPlaygroundError as caught:
+        error = caught
+    else:
+        lab.need_worker()
+        raise Broken(f"after {after}, the start ended well", hook="start")
     if isinstance(error, PluginError):
         raise Broken(f"after {after}, the hook broke: {error.message}", hook="start")
     expect_code(error, -3, after)
