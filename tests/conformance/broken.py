@@ -41,19 +41,23 @@ ENDED = ChatChunk(finish_reason="stop")
 
 @dataclass(frozen=True)
 class Variant:
-    """A plugin that breaks `rule`; `says` is in the message that its author reads."""
+    """A plugin that breaks `rule`; `says` is in the message that its author reads.
+
+    `hangs`: the rule is broken when the subject's patience ends.
+    """
 
     rule: str
     plugin: Any
     says: str
+    hangs: bool = False
 
 
 VARIANTS: list[Variant] = []
 
 
-def breaks(rule: str, says: str) -> Any:
+def breaks(rule: str, says: str, *, hangs: bool = False) -> Any:
     def register(made: type) -> type:
-        VARIANTS.append(Variant(rule, made(), says))
+        VARIANTS.append(Variant(rule, made(), says, hangs))
         return made
 
     return register
@@ -395,7 +399,11 @@ class UsageEverywhere(Reference):
         return chunk if chunk.usage else chunk.model_copy(update={"usage": usage})
 
 
-@breaks("streaming.incremental", r"the first chunk, with three quarters .* did not end within")
+@breaks(
+    "streaming.incremental",
+    r"the first chunk, with three quarters .* did not end within",
+    hangs=True,
+)
 class Buffers(Reference):
     @hookimpl
     async def chat(self, ctx: ServiceContext, request: ChatRequest) -> AsyncIterator[ChatChunk]:
@@ -499,7 +507,7 @@ class Shields(Reference):
             await response.aclose()
 
 
-@breaks("cancellation.next", r"cancellation.next: .*did not end within")
+@breaks("cancellation.next", r"cancellation.next: .*did not end within", hangs=True)
 class LosesSlots(Reference):
     def __init__(self) -> None:
         self.slots: dict[Path, asyncio.Semaphore] = {}
@@ -537,7 +545,11 @@ class AbortsAll(Lines):
             raise
 
 
-@breaks("cancellation.stop", r"hook 'chat': after a stop of the service, the caller waits for ever")
+@breaks(
+    "cancellation.stop",
+    r"hook 'chat': after a stop of the service, the caller waits for ever",
+    hangs=True,
+)
 class WaitsForIdle(Lines):
     async def chunks(
         self, ctx: ServiceContext, url: str, response: httpx.Response
@@ -653,7 +665,11 @@ class OwnDeadline(Reference):
             await ctx.spawn(self.launch())
 
 
-@breaks("faults.never-ready", r"a start after a worker that never gets ready did not end within")
+@breaks(
+    "faults.never-ready",
+    r"a start after a worker that never gets ready did not end within",
+    hangs=True,
+)
 class TriesForEver(Reference):
     @hookimpl
     async def start(self, ctx: ServiceContext) -> None:

@@ -52,9 +52,10 @@ class Gate:
 
     async def close(self) -> None:
         """End the gate and every connection through it."""
-        if self._listener is not None:
-            asyncio.get_running_loop().remove_reader(self._listener)
-            self._listener.close()
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
+            listener.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -62,7 +63,8 @@ class Gate:
 
     def _accept(self) -> None:
         # Not asyncio's server: what it accepts while it is closed, nobody closes (Python 3.11).
-        assert self._listener is not None
+        if self._listener is None:
+            return
         try:
             accepted, _ = self._listener.accept()
         except OSError:

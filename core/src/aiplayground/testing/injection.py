@@ -236,6 +236,12 @@ class FaultyKernel(Kernel):
         """Return how many answers of a service are in progress."""
         return len(self._services[service].streams)
 
+    def set_answer_timeout(self, seconds: float) -> None:
+        """Change how long an engine may send nothing, for the answers to come."""
+        settings = self._host.settings
+        timeouts = settings.timeouts.model_copy(update={"answer": seconds})
+        self._host.settings = settings.model_copy(update={"timeouts": timeouts})
+
     async def forget_connections(self) -> None:
         """Close the connections that the client keeps for the next request."""
         await self._close_http()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,10 @@ async def _begun(lab: Lab) -> Asking:
     """Start, ask for a long answer, and hold it in the middle."""
     await lab.start()
     lab.need_worker()
+    return await _held(lab)
+
+
+async def _held(lab: Lab) -> Asking:
     total = await lab.measured()
     lab.plan(Fault(kind=FaultKind.STALL, at=total // 2))
     asking = await lab.asking()
@@ -120,7 +125,10 @@ async def sigkill(lab: Lab) -> None:
     see=CHAT,
     needs=(declares(Capability.CHAT),),
     basis=("inference.chat", "faults.half-open"),
-    settings={"liveness": {"interval": 0.1, "limit": 0.5}, "timeouts": {"health": 0.3}},
+    settings={
+        "liveness": {"interval": 0.1, "limit": 0.5, "hard_factor": 100},
+        "timeouts": {"health": 0.3},
+    },
 )
 async def hang(lab: Lab) -> None:
     """A worker that hangs (SIGSTOP) is restarted, and whoever waits for it gets -3."""
@@ -250,7 +258,7 @@ async def exit_during_start(lab: Lab) -> None:
     "faults.garbage-output",
     mend="Expect anything in a worker's output, or do not read it: the kernel has it in the log.",
     see=START,
-    basis="lifecycle.start",
+    basis="lifecycle.restart",
 )
 async def garbage_output(lab: Lab) -> None:
     """A worker that prints what is no text starts; if it ends then, the start fails with -3."""
@@ -332,12 +340,16 @@ async def crash_at_byte(lab: Lab) -> None:
     see=CHAT,
     needs=(declares(Capability.CHAT),),
     basis="inference.chat",
-    settings={"timeouts": {"answer": STALLED}},
 )
 async def half_open(lab: Lab) -> None:
     """An engine that sends nothing more, with the connection open, is given up: -3, `timeout`."""
     after = "an engine that sends nothing more"
-    asking = await _begun(lab)
+    await lab.start()
+    began = time.monotonic()
+    await lab.measured()
+    # Longer than this engine needs for a whole answer: what is given up then does hang.
+    lab.kernel.set_answer_timeout(max(STALLED, 2 * (time.monotonic() - began)))
+    asking = await _held(lab)
     error = await asking.error(after)
     expect_code(error, -3, after)
     failure = error.details.get("failure")

@@ -7,6 +7,7 @@ import math
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from aiplayground.errors import AIPlaygroundError, PluginError
 from aiplayground.specs import Capability
 from aiplayground.testing.lab import Broken, NotApplicable
 from aiplayground.types import ChatChunk, EmbedRequest, GenerateEvent
@@ -227,9 +228,16 @@ _SMALL: dict[Capability, dict[str, Any]] = {
 async def embedding(lab: Lab) -> None:
     """Texts become finite vectors of one length, in order, the same text the same vector."""
     inputs = ["a cat", "a bridge", "a cat"]
-    async with lab.within("embedding"):
-        request = EmbedRequest(model=await _embedder(lab), input=inputs)
-        vectors = (await lab.kernel.embed(request)).vectors
+    model, meant = await _embedder(lab)
+    try:
+        async with lab.within("embedding"):
+            vectors = (await lab.kernel.embed(EmbedRequest(model=model, input=inputs))).vectors
+    except PluginError:
+        raise
+    except AIPlaygroundError as error:
+        if meant:
+            raise
+        raise NotApplicable(f"it lists no model for embeddings ({error.message})") from error
     if len(vectors) != len(inputs):
         raise Broken(f"{len(inputs)} texts gave {len(vectors)} vectors", hook="embed")
     lengths = {len(each) for each in vectors}
@@ -242,7 +250,9 @@ async def embedding(lab: Lab) -> None:
         raise Broken("the same text got two different vectors: are they in order?", hook="embed")
 
 
-async def _embedder(lab: Lab) -> str:
+async def _embedder(lab: Lab) -> tuple[str, bool]:
+    """Return the model to ask, and whether it is one that is meant for embeddings."""
     async with lab.within("listing the models"):
         models = await lab.kernel.models()
-    return next((each.name for each in models if each.type == "embedding"), await lab.model())
+    meant = next((each.name for each in models if each.type == "embedding"), None)
+    return (meant, True) if meant is not None else (await lab.model(), False)
