@@ -54,10 +54,14 @@ class Outcome:
 
 
 class Examiner:
-    """Checks one subject. Each outcome is kept: the basis of several rules is checked once."""
+    """Checks one subject. Each outcome is kept: the basis of several rules is checked once.
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
+    `bases=False`: a rule is checked without those that it builds on.
+    """
+
+    def __init__(self, subject: Subject, folder: Path, *, bases: bool = True) -> None:
         self.subject = subject
+        self._bases = bases
         self.outcomes: dict[str, Outcome] = {}
         self._folder = folder
         self._maker = Maker(subject)
@@ -108,7 +112,7 @@ class Examiner:
             return _failed(rule, f"Subject.skip names '{unknown[0]}', which is no rule.{hint}")
         if rule.id in self.subject.skip:
             return self._skipped(rule)
-        for basis in rule.bases:
+        for basis in rule.bases if self._bases else ():
             below = self.examine(all_rules()[basis])
             if below.result in (Result.FAILED, Result.BLOCKED):
                 why = f"blocked by {basis}: {below.message.splitlines()[0]}"
@@ -205,12 +209,17 @@ def explain(rule: Rule, saw: str, hook: str | None = None) -> str:
     )
 
 
-def examine(subject: Subject, rules: Iterable[str] | None = None) -> list[Outcome]:
-    """Check these rules (all, if none is named) in a temporary folder."""
+def examine(
+    subject: Subject, rules: Iterable[str] | None = None, *, bases: bool = True
+) -> list[Outcome]:
+    """Check these rules (all, if none is named) in a temporary folder.
+
+    `bases=False`: without those that they build on.
+    """
     known = all_rules()
     wanted = list(known) if rules is None else list(rules)
     with (
         tempfile.TemporaryDirectory(prefix="aipg-") as folder,
-        Examiner(subject, Path(folder)) as examiner,
+        Examiner(subject, Path(folder), bases=bases) as examiner,
     ):
         return [examiner.examine(known[each]) for each in wanted]
