@@ -31,7 +31,7 @@ def run(folder: Path, subject: str, *options: str) -> tuple[int, str, dict[str, 
     """Run an author's tests; return the exit code, the output and the JSON report."""
     (folder / "test_mine.py").write_text(TESTS.format(subject=subject), encoding="utf-8")
     report = folder / "report.json"
-    plugin = [] if _is_installed() else ["-p", "aiplayground.testing.pytest_plugin"]
+    plugin = [] if _is_installed() else ["-p", "aiplayground.testing.plugin"]
     command = [
         sys.executable,
         "-m",
@@ -58,7 +58,7 @@ def run(folder: Path, subject: str, *options: str) -> tuple[int, str, dict[str, 
 def _is_installed() -> bool:
     from importlib.metadata import entry_points
 
-    return "aiplayground.testing.pytest_plugin" in entry_points(group="pytest11").names
+    return "aiplayground.testing.plugin" in entry_points(group="pytest11").names
 
 
 def test_an_author_gets_a_summary_and_a_report(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_class_without_a_subject_says_how_to_give_it_one(tmp_path: Path) -> No
 
 def test_without_conformance_tests_nothing_is_shown(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text("def test_it():\n    assert True\n", encoding="utf-8")
-    plugin = [] if _is_installed() else ["-p", "aiplayground.testing.pytest_plugin"]
+    plugin = [] if _is_installed() else ["-p", "aiplayground.testing.plugin"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", *plugin, "test_other.py"],
         cwd=tmp_path,
@@ -115,12 +115,12 @@ def test_without_conformance_tests_nothing_is_shown(tmp_path: Path) -> None:
 
 
 def test_the_plugin_of_pytest_costs_nothing() -> None:
-    source = "import sys, aiplayground.testing.pytest_plugin as p; print(*sys.modules)"
+    source = "import sys, aiplayground.testing.plugin as p; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, timeout=100, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("aiplayground")}
-    assert ours == {"aiplayground", "aiplayground.testing", "aiplayground.testing.pytest_plugin"}
+    assert ours == {"aiplayground", "aiplayground.testing", "aiplayground.testing.plugin"}
     assert not {"pydantic", "httpx", "pytest", "psutil"} & set(done.stdout.split())
 
 

@@ -184,7 +184,7 @@ class Launcher:
                 if moment > policy.start_deadline(began, launched.output.last_at, timeout):
                     raise self._too_slow(launched, spec, moment - began)
                 await asyncio.wait({exit_code}, timeout=self.probe_interval)
-            await self._check_identity(launched, spec)
+            await self._check_identity(launched, spec, exit_code)
         finally:
             exit_code.cancel()
 
@@ -201,11 +201,15 @@ class Launcher:
         finally:
             probe.cancel()
 
-    async def _check_identity(self, launched: Launched, spec: LaunchSpec) -> None:
+    async def _check_identity(
+        self, launched: Launched, spec: LaunchSpec, exit_code: asyncio.Future[int]
+    ) -> None:
         # Another kernel may have bound the port as well: on Linux two sockets can, while neither
         # listens and the port has connections in TIME_WAIT.
         if await asyncio.to_thread(self._is_ours, launched) is False:
             holder = await asyncio.to_thread(ports.holder, launched.port)
+            if holder is None and (await asyncio.wait({exit_code}, timeout=self.probe_timeout))[0]:
+                raise self.explain(launched, spec, exit_code.result())  # it ended since it answered
             raise ServiceFailed(
                 f"{self.service}: port {launched.port} is answered by {holder or 'another program'}"
                 f", not by the worker '{spec.name}'. Stop that program or set another port: "
