@@ -193,11 +193,11 @@ def conformance() -> str:
         for level in Level:
             inside = [each for each in rules if each.level is level]
             doc = inspect.getdoc(inspect.getmodule(inside[0].check)) or ""
-            yield f"# {level.value.capitalize()}\n\n{doc}"
+            yield f"## {level.value.capitalize()}\n\n{doc}"
             for each in inside:
                 after = ", ".join(f"`{basis}`" for basis in each.bases)
                 builds = f" Builds on {after}." if after else ""
-                yield f"## `{each.id}`\n\n{each.wants}"
+                yield f"### `{each.id}`\n\n{each.wants}"
                 link = each.see.removeprefix("docs/").replace("reference/", "")
                 link = link if link.startswith(("hooks", "errors", "settings")) else f"../{link}"
                 yield f"*To mend:* {each.mend} More: [{each.see}]({link}).{builds}"

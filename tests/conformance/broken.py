@@ -446,13 +446,7 @@ class Lines(Reference):
 
 
 @breaks("cancellation.close", r"cancellation.close: closing an answer did not end within")
-class Drains(Lines):
-    async def chunks(
-        self, ctx: ServiceContext, url: str, response: httpx.Response
-    ) -> AsyncIterator[ChatChunk]:
-        raise NotImplementedError
-        yield
-
+class Drains(Reference):
     @hookimpl
     async def chat(self, ctx: ServiceContext, request: ChatRequest) -> AsyncIterator[ChatChunk]:
         url = self.url(ctx)
