@@ -26,7 +26,7 @@ class TestAttached(BackendConformance):
 
     @classmethod
     def make_subject(cls) -> Subject:
-        cls.server = Server("chunks=40")
+        cls.server = Server("chunks=16")
         cls.server.start()
         declared = {"capabilities": ["chat"], "parameters": []}
         return Subject(
