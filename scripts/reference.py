@@ -219,6 +219,33 @@ def _commands(context: click.Context) -> Iterator[str]:
             yield from _commands(inner)
 
 
+def conformance() -> str:
+    """Describe every rule of the conformance kit, level by level."""
+    from aiplayground.testing.rules import Level, all_rules
+
+    rules = all_rules().values()
+
+    def parts() -> Iterator[str]:
+        for level in Level:
+            inside = [each for each in rules if each.level is level]
+            doc = inspect.getdoc(inspect.getmodule(inside[0].check)) or ""
+            yield f"## {level.value.capitalize()}\n\n{doc}"
+            for each in inside:
+                after = ", ".join(f"`{basis}`" for basis in each.bases)
+                builds = f" Builds on {after}." if after else ""
+                yield f"### `{each.id}`\n\n{each.wants}"
+                link = each.see.removeprefix("docs/").replace("reference/", "")
+                link = link if link.startswith(("hooks", "errors", "settings")) else f"../{link}"
+                yield f"*To mend:* {each.mend} More: [{each.see}]({link}).{builds}"
+
+    about = (
+        f"The {len(rules)} rules that `aiplayground.testing` checks a backend against; "
+        "[Conformance](../conformance.md) says how to run them. A failure's message names the "
+        "rule by the ids below, which do not change."
+    )
+    return page("Conformance rules", about, parts())
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "hooks.md": hooks,
     "events.md": event_page,
@@ -226,6 +253,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": error_page,
     "states.md": state_page,
     "cli.md": cli,
+    "conformance.md": conformance,
 }
 
 

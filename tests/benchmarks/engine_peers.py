@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-VARIABLE = "AIPG_LLAMA_SERVER"
-HOW = f"""\
+from scripts import llama_server as made
+
+HOW = """\
 There is no llama-server to measure against. Either name one, of the llama.cpp version that is
-inside the llama-cpp-python in use:  {VARIABLE}=/path/to/llama-server make bench
+inside the llama-cpp-python in use:  AIPG_LLAMA_SERVER=/path/to/llama-server make bench
 or have one compiled, once:  python -m scripts.llama_server"""
 
 PYTHON_SERVER = ("fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
@@ -22,20 +20,8 @@ llama_cpp.server is not measured: it needs packages that this project does not u
 
 
 def find_llama_server() -> Path | None:
-    """Return the llama-server to measure against; None if there is none.
-
-    It is the one that `AIPG_LLAMA_SERVER` names, else the one that `scripts/llama_server.py` made.
-    """
-    named = os.environ.get(VARIABLE)
-    if named:
-        program = Path(named).expanduser()
-        if not os.access(program, os.X_OK):
-            _fail(f"{VARIABLE} names {program}, which is no program. Correct it, or unset it.")
-        return program
-    if importlib.util.find_spec("scripts.llama_server") is None:
-        return None
-    made: Path | None = importlib.import_module("scripts.llama_server").cached()
-    return made
+    """Return the llama-server to measure against: named or compiled; None if there is none."""
+    return made.given() or made.cached()
 
 
 def llama_server(program: Path, model: Path, slots: int) -> list[str]:
@@ -58,7 +44,3 @@ def python_server(model: Path) -> list[str]:
         "--model", str(model), "--n_threads", "1", "--n_threads_batch", "1", "--n_ctx", "8192",
         "--interrupt_requests", "False",
     ]  # fmt: skip
-
-
-def _fail(why: str) -> NoReturn:
-    sys.exit(why)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import httpx
 
+from ._client import LIMITS
+from ._clock import now, wall
 from ._worker import Report, Worker
 from .errors import AIPlaygroundError, FailureClass, ServiceFailed
 from .policy import Liveness
@@ -82,7 +83,7 @@ class Attachment:
             auth=_Key(url, key.get_secret_value()) if key else None,
             event_hooks={"response": [self._refuse_to_leave]},
             follow_redirects=True,
-            limits=httpx.Limits(),
+            limits=LIMITS,
             # A proxy of the environment has no business between us and this machine.
             trust_env=not _is_loopback(url.host),
             verify=context,
@@ -220,9 +221,9 @@ class AttachedWorker(Worker):
 
     async def _arrive(self) -> Trouble | None:
         """Look for it; one that says that it is loading gets the time that a start has."""
-        deadline = time.monotonic() + self._launcher.timeout
+        deadline = now() + self._launcher.timeout
         while (trouble := await self._look()) is not None:
-            if not trouble.loading or time.monotonic() > deadline:
+            if not trouble.loading or now() > deadline:
                 break
             await asyncio.sleep(LOADING_INTERVAL)
         return trouble
@@ -240,9 +241,7 @@ class AttachedWorker(Worker):
         while True:
             await self._pause(self._probe_interval)
             trouble = await self._look()
-            hung = liveness.observe(
-                now=time.monotonic(), wall=time.time(), ok=trouble is None, cpu=0, lines=0
-            )
+            hung = liveness.observe(now=now(), wall=wall(), ok=trouble is None, cpu=0, lines=0)
             if trouble is not None and (trouble.sure or hung):
                 return trouble
 

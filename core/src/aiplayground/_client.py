@@ -6,6 +6,10 @@ from collections.abc import Generator, Mapping
 
 import httpx
 
+LIMITS = httpx.Limits(keepalive_expiry=2)
+"""Idle connections go after so many seconds: many servers close theirs after five, and a request
+that is just then sent on one is lost."""
+
 
 class WorkerKeys(httpx.Auth):
     """Sends each worker its own key, where it asks for one; `keys` are by base URL."""
@@ -25,4 +29,4 @@ class WorkerKeys(httpx.Auth):
 def worker_client(keys: Mapping[str, str]) -> httpx.AsyncClient:
     """Return a client for the workers of one kernel."""
     # A proxy of the environment has no business between us and our own workers.
-    return httpx.AsyncClient(auth=WorkerKeys(keys), trust_env=False, limits=httpx.Limits())
+    return httpx.AsyncClient(auth=WorkerKeys(keys), trust_env=False, limits=LIMITS)

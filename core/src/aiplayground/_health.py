@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from ._clock import now, wall
 from .errors import AIPlaygroundError, FailureClass, ServiceFailed
 from .policy import Liveness
 
@@ -29,9 +29,7 @@ async def watch(
     while True:
         await asyncio.sleep(settings.interval)
         error, sure = await _ask(service, ask)
-        hung = liveness.observe(
-            now=time.monotonic(), wall=time.time(), ok=error is None, cpu=0, lines=0
-        )
+        hung = liveness.observe(now=now(), wall=wall(), ok=error is None, cpu=0, lines=0)
         if well and error is not None and (sure or hung):
             well = False
             tell(error)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._bus import Bus
+from ._launch import Launcher
 from ._logs import LogHub
 from ._router import Router
 from .errors import InvalidModelFile
@@ -77,3 +78,4 @@ class Host:
     hide: Callable[[str], str]
     ledger: Ledger | None = None
     keys: dict[str, str] = field(default_factory=dict)
+    launcher: Callable[..., Launcher] = Launcher

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import failures, policy
+from ._clock import now
 from ._processes import ports
 from ._processes.process import Process
 from .errors import FailureClass, ServiceFailed
@@ -36,13 +36,13 @@ class Output:
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     count: int = 0
-    last_at: float = field(default_factory=time.monotonic)
+    last_at: float = field(default_factory=now)
 
     def add(self, line: str) -> None:
         """Keep a line."""
         self.lines.append(line)
         self.count += 1
-        self.last_at = time.monotonic()
+        self.last_at = now()
 
 
 @dataclass(slots=True)
@@ -193,15 +193,15 @@ class Launcher:
         log output no longer extends.
         """
         exit_code = asyncio.ensure_future(launched.process.wait())
-        began = time.monotonic()
+        began = now()
         timeout = spec.start_timeout or self.timeout
         try:
             while not await self._probe_or_exit(launched, spec, exit_code):
-                now = time.monotonic()
-                if now > policy.start_deadline(began, launched.output.last_at, timeout):
-                    raise self._too_slow(launched, spec, now - began)
+                moment = now()
+                if moment > policy.start_deadline(began, launched.output.last_at, timeout):
+                    raise self._too_slow(launched, spec, moment - began)
                 await asyncio.wait({exit_code}, timeout=self.probe_interval)
-            await self._check_identity(launched, spec)
+            await self._check_identity(launched, spec, exit_code)
         finally:
             exit_code.cancel()
 
@@ -218,11 +218,15 @@ class Launcher:
         finally:
             probe.cancel()
 
-    async def _check_identity(self, launched: Launched, spec: LaunchSpec) -> None:
+    async def _check_identity(
+        self, launched: Launched, spec: LaunchSpec, exit_code: asyncio.Future[int]
+    ) -> None:
         # Another kernel may have bound the port as well: on Linux two sockets can, while neither
         # listens and the port has connections in TIME_WAIT.
         if await asyncio.to_thread(self._is_ours, launched) is False:
             holder = await asyncio.to_thread(ports.holder, launched.port)
+            if holder is None and (await asyncio.wait({exit_code}, timeout=self.probe_timeout))[0]:
+                raise self.explain(launched, spec, exit_code.result())  # it ended since it answered
             raise ServiceFailed(
                 f"{self.service}: port {launched.port} is answered by {holder or 'another program'}"
                 f", not by the worker '{spec.name}'. Stop that program or set another port: "

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from ._launch import Launcher
 from ._worker import Worker
 from .errors import AIPlaygroundError, PluginError, ServiceFailed, ServiceNotAvailable
 from .policy import RestartPolicy
@@ -36,7 +35,7 @@ class WorkerPool:
         self._restart = RestartPolicy(**host.settings.restart.model_dump())
         liveness = host.settings.liveness
         self._liveness = (liveness.interval, liveness.limit, liveness.hard_factor)
-        self._launcher = Launcher(
+        self._launcher = host.launcher(
             service=spec.name,
             http=host.http,
             log=lambda worker, line: log.line(worker, line),

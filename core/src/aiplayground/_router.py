@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from ._loader import HOOKS, PluginSet
-from ._steps import BLOCKED_AFTER, resumed, steps_of, watched
+from ._steps import BLOCKED_AFTER, TURN, Pace, resumed, steps_of, watched
 from .errors import AIPlaygroundError, PluginError
 from .specs import BackendSpec
 
@@ -91,16 +91,21 @@ class Route:
     async def stream(self, *args: Any) -> AsyncGenerator[Any, None]:
         """Iterate an async-generator hook; closing this closes the plugin's generator at once."""
         source: Any = None
+        pace = Pace()
         try:
             source = self._invoke(*args)
             if not hasattr(source, "__anext__"):
                 raise self.wrong("an async generator", source)
             while True:
                 try:
-                    item = await watched(steps_of(anext(source)), self._blocked)
+                    item = await watched(steps_of(anext(source)), self._blocked, pace)
                 except StopAsyncIteration:
                     return
                 yield item
+                if perf_counter() - pace.since > TURN:
+                    # Neither plugin nor consumer waits for anything: others shall live too.
+                    await asyncio.sleep(0)
+                    pace.since = perf_counter()
         except AIPlaygroundError as error:
             self.sign(error)
             raise

@@ -8,12 +8,12 @@ that follows from it. What takes time runs in jobs (`_operations`), which end in
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ._clock import now
 from ._health import watch
 from ._inside import Inside
 from ._operations import Operations
@@ -287,7 +287,7 @@ class Service:
     def _begin_start(self) -> None:
         self._end_health_watch()
         self._start_tried = True
-        self.started_at = time.monotonic()
+        self.started_at = now()
         self._error = None
         self._primary_heard = None
         self._set_runtime(Runtime.STARTING)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
+from ._clock import now
 from ._endpoint import endpoints
 from ._home import HomeLock, open_ledger
 from ._host import Host, Library
 from ._inference import Inference
+from ._launch import Launcher
 from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
@@ -161,6 +162,7 @@ class Kernel:
             announce=self._announce,
             ledger=ledger,
             hide=hide,
+            launcher=self._launcher,
         )
         self._services.update(
             {name: Service(spec, self._host) for name, spec in self._router.specs.items()}
@@ -222,7 +224,7 @@ class Kernel:
 
     async def _stop_services(self) -> list[str]:
         """Stop in reverse order of starting; a slow one does not keep the others up."""
-        deadline = time.monotonic() + self.settings.timeouts.shutdown
+        deadline = now() + self.settings.timeouts.shutdown
         order = sorted(self._services.values(), key=lambda each: each.started_at, reverse=True)
         idle = [each for each in order if each.runtime is Runtime.STOPPED]
         limit = self.settings.timeouts.shutdown
@@ -230,7 +232,7 @@ class Kernel:
         order = [each for each in order if each not in idle]
         for place, service in enumerate(order):
             # Its share of what is left: a slow one does not use up the time of the others.
-            left = (deadline - time.monotonic()) / (len(order) - place)
+            left = (deadline - now()) / (len(order) - place)
             late.append(await _closed_late(service, left))
         return [name for name in late if name is not None]
 
@@ -468,6 +470,10 @@ class Kernel:
                 key = attachment.api_key
                 found[spec.name] = [key.get_secret_value()] if key is not None else []
         return found
+
+    def _launcher(self, **options: Any) -> Launcher:
+        """Make what launches the workers of one service; the testing kit puts faults in here."""
+        return Launcher(**options)
 
     def _model_roots(self) -> list[Path]:
         return [self.paths.models, *self.settings.models.folders]
