@@ -127,3 +127,16 @@ async def test_the_fakes_are_what_hooks_are_typed_for() -> None:
     assert worker.info.model == "other"
     assert worker.info.state is Runtime.RUNNING
     assert worker.token
+
+
+async def test_a_service_in_the_process_is_noted() -> None:
+    async def close() -> None:
+        """Have nothing to close."""
+
+    ctx = FakeContext()
+    with ctx.bind() as sock:
+        port = sock.getsockname()[1]
+    ctx.serve(f"http://127.0.0.1:{port}", close)
+    assert ctx.serves == (f"http://127.0.0.1:{port}", close)
+    with pytest.raises(RuntimeError, match="on=kernel"):
+        _ = ctx.kernel

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -27,6 +28,7 @@ from aiplayground.status import WorkerInfo
 
 if TYPE_CHECKING:
     from aiplayground.context import WorkerHandle
+    from aiplayground.kernel import Kernel
     from aiplayground.specs import LaunchSpec
 
 P = ParamSpec("P")
@@ -90,6 +92,10 @@ class FakeContext:
     folder: Path | None = None
     spawned: list[LaunchSpec] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    on: Kernel | None = None
+    """What `kernel` returns."""
+    serves: tuple[str, Callable[[], Awaitable[None]]] | None = None
+    """What the hook gave to `serve`."""
     lost_to: AIPlaygroundError | None = None
     """What `lost` returns; None: that the connection broke while the worker was there."""
     _workers: dict[str, FakeWorker] = field(default_factory=dict, init=False)
@@ -121,6 +127,23 @@ class FakeContext:
     def workers(self) -> Mapping[str, FakeWorker]:
         """The workers by name."""
         return self._workers
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that the test gave; raises `RuntimeError` if it gave none."""
+        if self.on is None:
+            raise RuntimeError("This hook asks for the kernel: FakeContext(on=kernel).")
+        return self.on
+
+    def bind(self, host: str = "127.0.0.1") -> socket.socket:
+        """Return a socket that is bound to a free port."""
+        bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        bound.bind((host, 0))
+        return bound
+
+    def serve(self, base_url: str, close: Callable[[], Awaitable[None]]) -> None:
+        """Note where the service answers; the test awaits `close` itself."""
+        self.serves = (base_url, close)
 
     @property
     def http(self) -> httpx.AsyncClient:
