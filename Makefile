@@ -8,11 +8,14 @@ QUESTION := What is AI Playground?
 INPUTS := pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml) \
           scripts/bootstrap.py scripts/install.py scripts/llama_wheel.py
 
+# For tests and benchmarks alone: compiled once, and kept in your cache.
+SERVER := $(BIN)/python -m scripts.llama_server
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-full check bench clean
+.PHONY: help setup demo test test-full check bench llama-server clean
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## The development environment .venv
 
@@ -35,13 +38,19 @@ check: $(READY) ## Formatting, lint, types
 	$(BIN)/mypy .
 
 test: check ## Checks, then all tests but the long ones
+	$(SERVER)
 	$(BIN)/python -m pytest -m "not full"
 
 test-full: check ## Checks, then all tests
+	$(SERVER)
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md)
-	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write)
+bench: $(READY) ## Measure, side by side (WRITE=1: into docs/benchmarks.md; ONLY=engine: one part)
+	$(SERVER)
+	$(BIN)/python -m tests.benchmarks $(if $(WRITE),--write) $(if $(ONLY),--only $(ONLY))
+
+llama-server: $(READY) ## The llama-server for tests and benchmarks: compiled once (7 min on 2 cores)
+	$(SERVER)
 
 clean: ## Remove .venv and everything generated (the compiled llama.cpp stays in your cache)
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -86,7 +86,7 @@ def cached(version: str) -> Path | None:
 def make(version: str) -> Path:
     """Fetch or compile the wheel, and put it into the cache in one step when it is whole."""
     folder().mkdir(parents=True, exist_ok=True)
-    _sweep()
+    sweep()
     with tempfile.TemporaryDirectory(dir=folder(), prefix=MAKING) as name:
         making = Path(name)
         if not _fetched(version, making):
@@ -95,7 +95,7 @@ def make(version: str) -> Path:
         return wheel.replace(folder() / wheel.name)
 
 
-def _sweep() -> None:
+def sweep() -> None:
     """Remove what a killed build left behind; a younger folder may be another run's."""
     for left in folder().glob(f"{MAKING}*"):
         if time.time() - left.stat().st_mtime > STALE_AFTER:
@@ -155,13 +155,14 @@ def _processor() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(telling)}))
 
 
-def _pip(what: str, version: str, *arguments: str) -> list[str]:
+def pip(what: str, version: str, *arguments: str) -> list[str]:
+    """Return the command line of pip for the sources or the wheel, in this very environment."""
     pip = [sys.executable, "-m", "pip", what, "--disable-pip-version-check", "--no-deps"]
     return [*pip, *arguments, f"{NAME}=={version}"]
 
 
 def _fetched(version: str, into: Path) -> bool:
-    command = _pip("download", version, "--only-binary", NAME, "--dest", str(into))
+    command = pip("download", version, "--only-binary", NAME, "--dest", str(into))
     done = subprocess.run(command, capture_output=True, check=False)
     return done.returncode == 0 and any(into.glob("*.whl"))
 
@@ -171,22 +172,22 @@ def _compile(version: str, into: Path) -> None:
     if missing:
         text = ", ".join(missing)
         fail(NEEDS_COMPILER.format(missing=text, name=NAME, version=version))
-    jobs = _jobs()
-    minutes = max(1, round(CORE_SECONDS / jobs / 60))
-    title = f"Compiling llama.cpp {version}, once; takes about {minutes} min with {jobs} processes"
+    count = jobs()
+    minutes = max(1, round(CORE_SECONDS / count / 60))
+    title = f"Compiling llama.cpp {version}, once; takes about {minutes} min with {count} processes"
     say(f"{title}. The wheel is kept in {folder()}")
     log = folder() / "build.log"
     arguments = ["--no-binary", NAME, "--wheel-dir", str(into), "--verbose"]
     # pip's own cache may have a wheel from this machine; it does not know of build options.
     arguments += ["--no-cache-dir"] if _build_options() else []
-    command = _pip("wheel", version, *arguments)
+    command = pip("wheel", version, *arguments)
     # Inside the folder that goes in any case: an interrupted pip leaves its own behind.
     scratch = into / "tmp"
     scratch.mkdir()
-    environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(jobs), **os.environ}
+    environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(count), **os.environ}
     environment |= {"TMPDIR": str(scratch)}
     with log.open("wb") as output:
-        status = _watched(command, environment, output)
+        status = watched(command, environment, output)
     if status:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
         fail("\n".join([*tail, "", f"Compiling llama.cpp failed. The whole log: {log}"]))
@@ -207,7 +208,8 @@ def missing_compilers() -> list[str]:
     ]
 
 
-def _jobs() -> int:
+def jobs() -> int:
+    """Return how many compilers to run at a time."""
     cores = os.cpu_count() or 1
     if sys.platform != "linux":
         return cores
@@ -216,7 +218,7 @@ def _jobs() -> int:
     return max(1, min(cores, int(memory / MEMORY_PER_JOB)))
 
 
-def _watched(command: list[str], environment: dict[str, str], output: IO[bytes]) -> int:
+def watched(command: list[str], environment: dict[str, str], output: IO[bytes]) -> int:
     """Run the build with signs of life; an interrupt ends all that it started."""
     started = said = time.monotonic()
     process = subprocess.Popen(

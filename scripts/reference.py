@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+from pydantic import BaseModel
 
 from aiplayground import api, errors, events, hookspecs, methods, states
 from aiplayground._deprecations import DEPRECATIONS
@@ -22,7 +23,13 @@ from aiplayground._hook_api import CHANGES, OLDEST
 from aiplayground._loader import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
 from aiplayground.cli.root import root
 from aiplayground.notices import NOTICES
-from aiplayground.settings import KernelSettings, ServiceSettings, settings_class
+from aiplayground.settings import (
+    AttachSettings,
+    EndpointSettings,
+    KernelSettings,
+    ServiceSettings,
+    settings_class,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 WIDTH = 90
@@ -101,12 +108,16 @@ def settings() -> str:
 
     def parts() -> Iterator[str]:
         for name, field in KernelSettings.model_fields.items():
-            if name != "services":
+            if name not in ("services", "attach"):
                 section: Any = field.annotation
                 yield f"## `[{name}]`"
                 yield f"{inspect.getdoc(section)}\n\n{_table(section)}"
         yield "## `[services.NAME]`"
         yield f"{inspect.getdoc(ServiceSettings)}\n\n{_table(ServiceSettings)}"
+        yield "## `[services.NAME.attach]`"
+        yield f"{inspect.getdoc(AttachSettings)}\n\n{_table(AttachSettings)}"
+        yield "## `[attach.NAME]`"
+        yield f"{inspect.getdoc(EndpointSettings)}\n\n{_table(EndpointSettings)}"
         for name, model in _backends().items():
             yield f"## `[services.{name}]`: its own settings"
             yield f"{inspect.getdoc(model)}\n\n{_table(model)}"
@@ -120,16 +131,20 @@ def settings() -> str:
 
 
 def _backends() -> Mapping[str, type[Any]]:
-    from aiplayground_llamacpp.plugin import backend
+    from aiplayground_ai_backend.plugin import backend as gateway
+    from aiplayground_llamacpp.plugin import backend as llamacpp
 
-    spec = backend()
-    return {spec.name: settings_class(spec)}
+    return {spec.name: settings_class(spec) for spec in (gateway(), llamacpp())}
 
 
 def _table(model: Any) -> str:
     rows = ["| key | default | meaning |", "| --- | --- | --- |"]
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            continue  # a table of its own
+        if isinstance(default, tuple) and default:
+            default = ", ".join(map(str, default))
         shown = "not set" if default is None else f"`{default}`"
         rows.append(f"| `{name}` | {shown} | {field.description} |")
     return "\n".join(rows)
@@ -294,6 +309,33 @@ def typescript(annotation: Any) -> str:
     return "any" if annotation is Any else str(annotation.__name__)
 
 
+def conformance() -> str:
+    """Describe every rule of the conformance kit, level by level."""
+    from aiplayground.testing.rules import Level, all_rules
+
+    rules = all_rules().values()
+
+    def parts() -> Iterator[str]:
+        for level in Level:
+            inside = [each for each in rules if each.level is level]
+            doc = inspect.getdoc(inspect.getmodule(inside[0].check)) or ""
+            yield f"## {level.value.capitalize()}\n\n{doc}"
+            for each in inside:
+                after = ", ".join(f"`{basis}`" for basis in each.bases)
+                builds = f" Builds on {after}." if after else ""
+                yield f"### `{each.id}`\n\n{each.wants}"
+                link = each.see.removeprefix("docs/").replace("reference/", "")
+                link = link if link.startswith(("hooks", "errors", "settings")) else f"../{link}"
+                yield f"*To mend:* {each.mend} More: [{each.see}]({link}).{builds}"
+
+    about = (
+        f"The {len(rules)} rules that `aiplayground.testing` checks a backend against; "
+        "[Conformance](../conformance.md) says how to run them. A failure's message names the "
+        "rule by the ids below, which do not change."
+    )
+    return page("Conformance rules", about, parts())
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "hooks.md": hooks,
     "events.md": event_page,
@@ -302,6 +344,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "states.md": state_page,
     "cli.md": cli,
     "methods.md": method_page,
+    "conformance.md": conformance,
 }
 
 

@@ -23,7 +23,9 @@ from aiplayground.types import (
     CompletionRequest,
     Embeddings,
     EmbedRequest,
+    RerankRequest,
     Sampling,
+    Scores,
     Usage,
 )
 
@@ -97,6 +99,10 @@ class ScriptedEngine:
         size = request.dimensions or 3
         vectors = [[len(text) + 0.25] * size for text in request.input]
         return Embeddings(model=request.model, vectors=vectors, usage=Usage(prompt_tokens=7))
+
+    async def rerank(self, request: RerankRequest) -> Scores:
+        scores = [len(set(text) & set(request.query)) / 4 for text in request.documents]
+        return Scores(model="m", scores=scores, usage=Usage(prompt_tokens=7))
 
     async def _write(self, request: Sampling) -> AsyncGenerator[ChatChunk, None]:
         self.seen.append(request)

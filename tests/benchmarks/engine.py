@@ -1,185 +1,122 @@
-"""Tokens per second and time to the first token, by number of streams.
+"""The engine at 1 to 16 streams, against llama.cpp's own server and llama-cpp-python's.
 
-`python -m tests.benchmarks.engine` compares llamacpp-backend with itself answering one request at
-a time (`slots` 1), and with `python -m llama_cpp.server` where its extra is installed. All get
-one thread and a model of 134 M parameters in Q8_0; the order alternates.
+All get one thread, eight slots and a model of 134 M parameters in Q8_0 with random weights. Run by
+itself, `python -m tests.benchmarks.engine --pairs 2` is a short form.
 """
 
 from __future__ import annotations
 
-import asyncio
-import importlib.util
-import json
-import os
-import socket
-import statistics
-import subprocess
+import argparse
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
-import httpx
-
+from . import engine_features, engine_work
 from .engine_model import write_model
-from .measure import Row, table
+from .engine_pairs import SHARE, STREAMS, Contest
+from .engine_peers import (
+    HOW,
+    HOW_PYTHON,
+    find_llama_server,
+    has_python_server,
+    llama_server,
+    python_server,
+)
+from .engine_process import Child, ours, serving
+from .measure import Row, figure, table
 
-STREAMS = (1, 2, 4, 8, 16)
-TOKENS = 48
-PAIRS = 3
-READY = 60.0
+PAIRS = 9
+SLOTS = 8
+DIP_STREAMS, DIP_SHARE = (2, 4), 1.2
+"""Where small batches take longer than their tokens one by one, ours must be so much faster."""
 
+PYTHON_STREAMS, PYTHON_SHARE = 8, 2.0
 
-class Run(NamedTuple):
-    """What one round gave: tokens a second, and the median seconds to the first token."""
+MEASURED = 15.0
+"""Seconds in which the worker must have measured its steps."""
 
-    rate: float
-    first: float
-
-
-@dataclass
-class Server:
-    """A server under test. `restart` is for the figures of the first requests."""
-
-    name: str
-    url: str
-    prompts: int = 0
-
-    def run(self, streams: int) -> Run:
-        """Have so many streams answered at once, with prompts that were never seen before."""
-        self.prompts += streams
-        numbers = range(self.prompts - streams, self.prompts)
-        return asyncio.run(_streams(self.url, [f"{n}: how does that work?" for n in numbers]))
+_STEP = re.compile(r"(\d+): ([\d.]+) ms(?: as ([\d+]+))?")
 
 
-async def _streams(url: str, prompts: Sequence[str]) -> Run:
-    limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=300, limits=limits, trust_env=False) as client:
-        began = time.perf_counter()
-        firsts = await asyncio.gather(*(_stream(client, url, prompt) for prompt in prompts))
-        took = time.perf_counter() - began
-    return Run(len(prompts) * TOKENS / took, statistics.median(firsts))
-
-
-async def _stream(client: httpx.AsyncClient, url: str, prompt: str) -> float:
-    # A bias bans the end of text, which not every server has a switch for.
-    body = {
-        "model": "bench", "prompt": prompt, "max_tokens": TOKENS, "temperature": 0,
-        "stream": True, "logit_bias": {"257": -100},
-    }  # fmt: skip
-    began, first = time.perf_counter(), 0.0
-    async with client.stream("POST", f"{url}/v1/completions", json=body) as answer:
-        answer.raise_for_status()
-        async for line in answer.aiter_lines():
-            if not first and line.startswith("data: {"):
-                first = time.perf_counter() - began
-    return first
-
-
-@contextmanager
-def _process(arguments: Sequence[str], port: int, ready: str) -> Iterator[str]:
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            stdout=log,
-            stderr=log,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        url = f"http://127.0.0.1:{port}"
-        try:
-            _wait(url + ready, process)
-            yield url
-        finally:
-            process.kill()
-            process.wait(30)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + READY
-    while time.monotonic() < end and process.poll() is None:
-        try:
-            if httpx.get(url, trust_env=False).is_success:
-                time.sleep(1.0)  # our engine measures batches while it is idle
-                return
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise RuntimeError("the server did not come up")
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
-def _ours(stack: ExitStack, model: Path, name: str, **settings: object) -> Server:
-    port = _free_port()
-    arguments = [
-        "aiplayground_llamacpp.worker", "--port", str(port), "--model", str(model), "--name",
-        "bench", "--settings", json.dumps({"threads": 1, "context_size": 8192, **settings}),
-    ]  # fmt: skip
-    return Server(name, stack.enter_context(_process(arguments, port, "/health")))
-
-
-def _peer(stack: ExitStack, model: Path) -> Server:
-    port = _free_port()
-    arguments = [
-        "llama_cpp.server", "--host", "127.0.0.1", "--port", str(port), "--model", str(model),
-        "--n_threads", "1", "--n_threads_batch", "1", "--n_ctx", "8192",
-        "--interrupt_requests", "False",
-    ]  # fmt: skip
-    return Server("llama_cpp.server", stack.enter_context(_process(arguments, port, "/v1/models")))
-
-
-def _compare(ours: Server, other: Server, streams: int, bar: float | None) -> list[Row]:
-    rates, firsts, said = [], [], ""
-    for pair in range(PAIRS):
-        order: list[Server] = [ours, other] if pair % 2 else [other, ours]
-        runs = {server.name: server.run(streams) for server in order}
-        mine, theirs = runs[ours.name], runs[other.name]
-        rates.append(theirs.rate / mine.rate)
-        firsts.append(mine.first / theirs.first)
-        said = (
-            f"last: {mine.rate:.0f} and {theirs.rate:.0f} tokens/s, "
-            f"{mine.first * 1e3:.0f} and {theirs.first * 1e3:.0f} ms"
-        )
-    what = f"{ours.name} against {other.name}, {streams} streams"
-    return [_row(f"{what}: time for a token", rates, bar, said), _row(f"{what}: first", firsts)]
-
-
-def _row(what: str, values: Sequence[float], bar: float | None = None, note: str = "") -> Row:
-    return Row(
-        what=what, value=statistics.median(values), low=min(values), high=max(values),
-        unit="times", bar=bar, note=note,
-    )  # fmt: skip
-
-
-def rows(report: Callable[[Row], None] = lambda row: None) -> list[Row]:
-    """Measure; `report` is told each row when it is known."""
-    found: list[Row] = []
+def rows(pairs: int = PAIRS) -> Iterator[Row]:
+    """Measure."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = write_model(folder / "bench.gguf")
-        ours = _ours(stack, model, "batched", slots=16)
-        others: list[tuple[Server, int | None]] = [(_ours(stack, model, "serial", slots=1), None)]
-        if all(map(importlib.util.find_spec, ("fastapi", "sse_starlette", "starlette_context"))):
-            others.append((_peer(stack, model), 8))
-        for other, strict in others:
-            for streams in STREAMS:
-                bar = 0.5 if streams == strict else None
-                for row in _compare(ours, other, streams, bar):
-                    report(row)
-                    found.append(row)
-    return found
+        child = stack.enter_context(serving(ours(model, slots=SLOTS), "/health"))
+        steps = _wait_for_steps(child)
+        yield _steps_row(steps)
+        yield from _against_llama_server(child, model, pairs, steps)
+        yield from _against_python_server(child, model, pairs)
+        yield from engine_features.rows(child.port, pairs)
+        stack.close()  # nothing else may be busy while CPU time is counted
+        with tempfile.TemporaryDirectory() as again:
+            yield from engine_work.rows(write_model(Path(again) / "bench.gguf"))
+
+
+def _wait_for_steps(child: Child) -> Mapping[int, tuple[float, str]]:
+    """Return the step table; an empty one if the model is too slow to be measured at load."""
+    end = time.monotonic() + MEASURED
+    while not (steps := step_table(child.said())) and time.monotonic() < end:
+        time.sleep(0.2)
+    return steps
+
+
+def step_table(said: str) -> Mapping[int, tuple[float, str]]:
+    """Return what the worker measured at load: milliseconds by tokens, and how it divides them."""
+    line = next((each for each in said.splitlines() if "time of a step" in each), "")
+    return {int(count): (float(time), split) for count, time, split in _STEP.findall(line)}
+
+
+def _steps_row(steps: Mapping[int, tuple[float, str]]) -> Row:
+    told = [
+        f"{count}: {time:.1f}" + (f" as {split}" if split else "")
+        for count, (time, split) in sorted(steps.items())
+    ]
+    times = [time for time, _ in steps.values()]
+    return figure("step, by tokens (median of all)", times or [0.0], "ms", note=", ".join(told))
+
+
+def _bar(streams: int, steps: Mapping[int, tuple[float, str]]) -> float:
+    dips = streams in DIP_STREAMS and bool(steps.get(streams, (0.0, ""))[1])
+    return DIP_SHARE if dips else SHARE
+
+
+def _against_llama_server(
+    child: Child, model: Path, pairs: int, steps: Mapping[int, tuple[float, str]]
+) -> Iterator[Row]:
+    program = find_llama_server()
+    if program is None:
+        print(HOW, file=sys.stderr)
+        return
+    with serving(llama_server(program, model, SLOTS), "/health") as peer:
+        contest = Contest("llama-server", child.port, peer.port, pairs)
+        for streams in STREAMS:
+            for cold in (True, False):
+                yield from contest.rates(streams, cold=cold, bar=_bar(streams, steps))
+
+
+def _against_python_server(child: Child, model: Path, pairs: int) -> Iterator[Row]:
+    if not has_python_server():
+        print(HOW_PYTHON, file=sys.stderr)
+        return
+    with serving(python_server(model), "/v1/models") as peer:
+        contest = Contest("llama_cpp.server", child.port, peer.port, pairs)
+        yield from contest.rates(PYTHON_STREAMS, cold=True, bar=PYTHON_SHARE, first=False)
 
 
 def main() -> int:
     """Measure and print."""
-    found = rows(lambda row: print(" | ".join(row.cells()), flush=True))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=PAIRS, help="fewer for a quick look")
+    found = []
+    for row in rows(parser.parse_args().pairs):
+        print(" | ".join(row.cells()), flush=True)
+        found.append(row)
     print("\n" + table(found))
     return 1 if any(row.verdict == "missed" for row in found) else 0
 

@@ -12,7 +12,7 @@ PAIRS = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the table. `value` is judged against `bar`; smaller is better."""
+    """One line of the table. `value` is judged against `bar`: the most, or the least, it may be."""
 
     what: str
     value: float
@@ -20,6 +20,7 @@ class Row:
     high: float
     unit: str
     bar: float | None = None
+    at_least: bool = False
     control: tuple[float, float] | None = None
     note: str = ""
 
@@ -32,7 +33,8 @@ class Row:
             noise = max(abs(1 - self.control[0]), abs(self.control[1] - 1)) * self.value
             if noise > abs(self.bar - self.value):
                 return "unresolved"
-        return "holds" if self.value <= self.bar else "missed"
+        holds = self.value >= self.bar if self.at_least else self.value <= self.bar
+        return "holds" if holds else "missed"
 
     def cells(self) -> list[str]:
         """Return the line as table cells."""
@@ -41,7 +43,7 @@ class Row:
             self.what,
             f"{self.value:.3g} {self.unit}".strip(),
             f"{self.low:.3g} to {self.high:.3g}",
-            "" if self.bar is None else f"≤ {self.bar:g}",
+            "" if self.bar is None else f"{'≥' if self.at_least else '≤'} {self.bar:g}",
             control,
             self.verdict,
             self.note,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,38 @@ def test_embedding_example_runs(number: int, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     assert done.stderr == ""
+
+
+GATEWAY = snippets("docs/gateway.md")
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A gateway on a port of its own; yields its address."""
+    home = str(tmp_path_factory.mktemp("home"))
+    aipg = [sys.executable, "-m", "aiplayground.cli", "--home", home]
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = str(sock.getsockname()[1])
+    subprocess.run([*aipg, "serve", "--detach", "--port", port], check=True, timeout=100)
+    yield f"http://127.0.0.1:{port}"
+    subprocess.run([*aipg, "stop"], check=True, timeout=100)
+
+
+def test_the_gateway_s_page_has_its_examples() -> None:
+    assert len(GATEWAY) == 3
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("number", range(len(GATEWAY)))
+def test_gateway_example_runs(number: int, serving: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GATEWAY[number].replace("http://127.0.0.1:5000", serving)],
+        env={**os.environ, "AIPG_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()

@@ -6,13 +6,16 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.fakes import Served, alive, ask, eventually, everything, kernel, spawned, statuses
 
+from aiplayground._processes import ports
 from aiplayground.context import ServiceContext
-from aiplayground.errors import ServiceFailed, ServiceNotAvailable
+from aiplayground.errors import FailureClass, ServiceFailed, ServiceNotAvailable
 from aiplayground.events import ServiceInfoUpdate
 from aiplayground.hookspecs import hookimpl
 from aiplayground.kernel import Kernel
@@ -29,12 +32,31 @@ def complaints(k: Kernel) -> list[str]:
 async def test_one_that_is_slow_to_start_and_crashes_at_once_is_given_up(tmp_path: Path) -> None:
     """The time that a start takes is no time of stable running."""
     count = tmp_path / "count"
-    served = Served(f"count={count}", "chatter=8", "die=0.05")
-    settings = {"restart": {"limit": 2, "stable_after": 0.3}}
+    served = Served(f"count={count}", "chatter=20", "die=0.5")
+    settings = {"restart": {"limit": 2, "stable_after": 0.8}}
     async with kernel(tmp_path, served, settings=settings) as k:
         await k.start("served")
         await eventually(lambda: k.service("served").runtime == "failed")
         assert len(spawned(count)) == 3
+
+
+async def test_one_that_ends_before_it_is_known_to_be_the_one_is_told_as_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody holds its port any more: that is an end, not a port taken by somebody else."""
+
+    def dead_when_asked(port: int, processes: list[psutil.Process]) -> bool:
+        for process in processes:
+            process.kill()
+        while any(alive(process.pid) for process in processes):
+            time.sleep(0.005)
+        return False
+
+    monkeypatch.setattr(ports, "listener_in_tree", dead_when_asked)
+    async with kernel(tmp_path, Served()) as k:
+        with pytest.raises(ServiceFailed, match=r"main was ended by SIGKILL") as caught:
+            await k.start("served")
+        assert caught.value.failure is FailureClass.CRASH
 
 
 class CrashesInStart(Served):

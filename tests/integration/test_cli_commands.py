@@ -248,3 +248,8 @@ def test_two_at_a_time_share_a_home(cli: Cli) -> None:
     while psutil.pid_exists(cli.worker()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not psutil.pid_exists(cli.worker())
+
+
+def test_devices_are_listed(cli: Cli) -> None:
+    assert cli.json("devices") == {"devices": []}
+    assert "No plugin found a device" in cli.run("devices").stdout

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugins.llamacpp.tests.tiny_bert import RANK, Bert
 from plugins.llamacpp.tests.tiny_model import write_model
+from plugins.llamacpp.tests.tiny_parts import picture, shown, write_projector
 from tests.fakes import QUICK, ask, question
 
 import aiplayground_llamacpp.plugin as llamacpp
@@ -60,8 +62,33 @@ async def kernel(home: Path) -> AsyncIterator[Kernel]:
         yield kernel
 
 
+@pytest.fixture
+async def roomy(home: Path) -> AsyncIterator[Kernel]:
+    """A kernel whose answers go on for so long that something can happen to them."""
+    services = {SERVICE: {"context_size": 50_000}}
+    async with Kernel(**options(home, services=services)) as kernel:
+        yield kernel
+
+
 def launches(kernel: Kernel) -> int:
     return sum(line.text == "starting" for line in kernel.log(SERVICE).tail())
+
+
+async def test_documents_are_ranked_through_the_kernel(kernel: Kernel, home: Path) -> None:
+    model = Bert(RANK, head=True)
+    model.write(home / "models" / "judge.gguf")
+    documents = ["one", "two hundred", "three"]
+    request = {"kind": "rerank", "model": "judge", "query": "number", "documents": documents}
+    (event,) = [each async for each in kernel.generate({**request, "top_n": 2})]
+    assert event.result is not None
+    best = event.result["results"][0]
+    expected = [model.score("number", document) for document in documents]
+    assert best["index"] == expected.index(max(expected))
+    assert best["relevance_score"] == pytest.approx(max(expected), abs=2e-3)
+    assert len(event.result["results"]) == 2
+    with pytest.raises(InvalidParameters, match="reranker"):
+        async for _ in kernel.generate({**request, "model": "tiny"}):
+            pass
 
 
 async def test_tools_formats_and_several_answers_through_the_kernel(kernel: Kernel) -> None:
@@ -82,6 +109,19 @@ async def test_tools_formats_and_several_answers_through_the_kernel(kernel: Kern
     assert json.loads(text)["on"] in (True, False)
     with pytest.raises(InvalidParameters, match="tool_choice"):
         await ask(kernel, "tiny", tools=[tool], tool_choice="always")
+
+
+async def test_images_through_the_kernel(kernel: Kernel, home: Path) -> None:
+    write_projector(home / "models" / "mmproj-tiny.gguf")
+    write_model(home / "models" / "plain.gguf")
+    listed = {model.name: model.vision for model in await kernel.models()}
+    assert (listed["tiny"], listed["plain"]) == (True, False)
+    fields: dict[str, Any] = {"max_tokens": 8, "temperature": 0, "ignore_eos": True}
+    parts = [shown("What is it?", picture(seed), "?") for seed in (1, 1, 2)]
+    answers = [await ask(kernel, "tiny", messages=messages, **fields) for messages in parts]
+    assert answers[0] == answers[1] != answers[2]
+    with pytest.raises(InvalidParameters, match="mmproj"):
+        await ask(kernel, "plain", messages=parts[0])
 
 
 async def test_hundred_simultaneous_first_requests_start_one_worker(kernel: Kernel) -> None:
@@ -131,14 +171,14 @@ async def test_completion_seed_and_stop(kernel: Kernel) -> None:
     assert await complete(temperature=0, stop=stop) == whole[: whole.index(stop)]
 
 
-async def test_worker_killed_in_mid_stream(kernel: Kernel) -> None:
-    await ask(kernel, "tiny", max_tokens=1)
-    pid = kernel.service(SERVICE).workers[0].pid
+async def test_worker_killed_in_mid_stream(roomy: Kernel) -> None:
+    await ask(roomy, "tiny", max_tokens=1)
+    pid = roomy.service(SERVICE).workers[0].pid
     assert pid is not None
-    events = kernel.subscribe(WebServiceExit, snapshot=False)
+    events = roomy.subscribe(WebServiceExit, snapshot=False)
 
     async def kill_at_the_first_chunk() -> None:
-        answer = kernel.chat(question("tiny", max_tokens=400, ignore_eos=True))
+        answer = roomy.chat(question("tiny", max_tokens=10**6, ignore_eos=True))
         await anext(answer)
         os.kill(pid, signal.SIGKILL)
         async for _ in answer:  # what had arrived before is still delivered
@@ -150,8 +190,37 @@ async def test_worker_killed_in_mid_stream(kernel: Kernel) -> None:
     exit_ = await asyncio.wait_for(anext(events), 20)
     assert isinstance(exit_, WebServiceExit)
     assert (exit_.service, exit_.exit_code) == (SERVICE, -signal.SIGKILL)
-    assert await ask(kernel, "tiny", max_tokens=3)
-    assert kernel.service(SERVICE).workers[0].pid != pid
+    assert await ask(roomy, "tiny", max_tokens=3)
+    assert roomy.service(SERVICE).workers[0].pid != pid
+
+
+async def test_an_abort_in_mid_step_ends_each_answer_with_an_error_and_the_next_one_works(
+    roomy: Kernel,
+) -> None:
+    await ask(roomy, "tiny", max_tokens=1)
+    pid = roomy.service(SERVICE).workers[0].pid
+    assert pid is not None
+    begun = asyncio.Barrier(9)
+
+    async def answer(number: int) -> None:
+        request = question("tiny", max_tokens=10**6, ignore_eos=True, seed=number)
+        chunks = roomy.chat(request)
+        await anext(chunks)
+        await begun.wait()
+        async for _ in chunks:
+            pass
+
+    async def abort() -> None:
+        await begun.wait()
+        os.kill(pid, signal.SIGABRT)  # what a failed assertion in native code ends with
+
+    *ended, _ = await asyncio.gather(*map(answer, range(8)), abort(), return_exceptions=True)
+    for error in ended:
+        assert isinstance(error, ServiceNotAvailable), ended
+        assert "SIGABRT" in error.message
+    assert await ask(roomy, "tiny", max_tokens=3)
+    worker = roomy.service(SERVICE).workers[0]
+    assert worker.pid not in (None, pid)
 
 
 async def test_a_caller_who_leaves_stops_the_engine(kernel: Kernel) -> None:
@@ -173,7 +242,7 @@ async def test_a_caller_who_leaves_stops_the_engine(kernel: Kernel) -> None:
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             InvalidParameters,
-            "text only",
+            "cannot see",
         ),
     ],
 )

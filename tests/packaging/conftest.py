@@ -18,6 +18,7 @@ PROJECTS = {
     "aiplayground": ROOT,
     "aiplayground_llamacpp": ROOT / "plugins/llamacpp",
     "aiplayground_guide": ROOT / "plugins/guide",
+    "aiplayground_ai_backend": ROOT / "plugins/ai_backend",
 }
 MANIFESTS = find_spec("aiplayground.manifest") is not None
 """Whether this kernel reads backends without Python."""

@@ -38,7 +38,10 @@ def test_constraints_are_names_and_versions_alone() -> None:
     assert not any(name.startswith("aiplayground") for name in PINNED)
 
 
-@pytest.mark.parametrize("file", ["pyproject.toml", "plugins/llamacpp/pyproject.toml"])
+@pytest.mark.parametrize(
+    "file",
+    ["pyproject.toml", "plugins/llamacpp/pyproject.toml", "plugins/ai_backend/pyproject.toml"],
+)
 def test_whatever_is_needed_is_constrained(file: str) -> None:
     project = tomllib.loads((ROOT / file).read_text(encoding="utf-8"))["project"]
     needed = [

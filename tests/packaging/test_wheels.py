@@ -67,7 +67,9 @@ def test_guide_wheel_carries_the_model(wheels: dict[str, Path]) -> None:
         assert 0 < archive.getinfo("aiplayground_guide/guide.gguf").file_size < 2_000_000
 
 
-@pytest.mark.parametrize("name", ["aiplayground_llamacpp", "aiplayground_guide"])
+@pytest.mark.parametrize(
+    "name", ["aiplayground_llamacpp", "aiplayground_guide", "aiplayground_ai_backend"]
+)
 def test_plugins_declare_a_range_of_kernels(name: str, wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels[name]) as archive:
         metadata = next(f for f in archive.namelist() if f.endswith("dist-info/METADATA"))

@@ -10,6 +10,7 @@ from tests.gguf_files import MODEL, Gguf, Tensor
 
 from aiplayground.gguf import GgufArray, GgufFile, GgufLongText, _types, read_gguf
 from aiplayground.gguf._file import format_parameters, quantization_in
+from aiplayground.gguf._types import value_type_name
 
 GUIDE = Path(__file__).parents[2] / "plugins/guide/src/aiplayground_guide/guide.gguf"
 
@@ -58,6 +59,9 @@ def test_every_scalar_type(tmp_path: Path, type_id: int, value: float) -> None:
     file = read(tmp_path, metadata)
     assert file.metadata["one"] == value
     assert file.metadata["some"] == (value, value)
+    name = file.types["one"]
+    assert file.types["some"] == f"array[{name}]"
+    assert name == value_type_name(type_id)
 
 
 def test_truth_values_and_texts(tmp_path: Path) -> None:

@@ -48,6 +48,18 @@ def test_a_cheap_module_loads_nothing_heavy(module: str) -> None:
     assert python(source).split() == []
 
 
+def test_reading_a_manifest_loads_nothing_heavy() -> None:
+    example = Path(__file__).parents[2] / "docs/examples/llama-server.toml"
+    source = f"""
+import sys
+from pathlib import Path
+from aiplayground._loader import load_plugins
+assert load_plugins([("x", Path({str(example)!r}))], discover=False).loaded
+print(*(set({[*HEAVY, "tomlkit"]!r}) & sys.modules.keys()))
+"""
+    assert python(source).split() == []
+
+
 def test_importing_the_package_loads_none_of_its_modules() -> None:
     source = (
         "import sys, aiplayground; print(*(n for n in sys.modules if n.startswith('aiplayground')))"

@@ -14,10 +14,18 @@ import pytest
 from tests.scripted import ScriptedEngine, functions, says
 
 from aiplayground import _openai
+from aiplayground.errors import InvalidParameters
 from aiplayground.serving.app import App
 from aiplayground.serving.host import Host
 from aiplayground.serving.logprobs import from_text
-from aiplayground.types import ChatRequest, CompletionRequest, EmbedRequest, Message
+from aiplayground.types import (
+    ChatRequest,
+    CompletionRequest,
+    EmbedRequest,
+    ImageRequest,
+    Message,
+    RerankRequest,
+)
 
 MESSAGES = [Message(role="user", content="Hi")]
 
@@ -83,6 +91,21 @@ async def test_embeddings() -> None:
         answer = await _openai.embed(ctx, EmbedRequest(model="m", input=["a", "bc"]))
     assert answer.vectors == [[1.25] * 3, [2.25] * 3]
     assert answer.usage.prompt_tokens == 7
+
+
+async def test_ranking() -> None:
+    request = RerankRequest(model="m", query="abc", documents=["a", "abc", "ab", "x"], top_n=3)
+    async with context(ScriptedEngine(says(""))) as ctx:
+        events = [event async for event in _openai.generate(ctx, request)]
+        with pytest.raises(InvalidParameters, match="image"):
+            async for _ in _openai.generate(ctx, ImageRequest(prompt="x")):
+                pass
+    assert [event.kind for event in events] == ["result"]
+    results = events[0].result["results"] if events[0].result else []
+    assert [each["index"] for each in results] == [1, 2, 0]
+    assert results[0]["relevance_score"] == 0.75
+    assert events[0].usage is not None
+    assert events[0].usage.prompt_tokens == 7
 
 
 @pytest.mark.parametrize("shape", [None, {}, {"tokens": []}])

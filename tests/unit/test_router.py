@@ -14,7 +14,7 @@ from tests.fakes import collect
 
 from aiplayground._loader import load_plugins
 from aiplayground._router import Route, Router
-from aiplayground._steps import Plain, steps_of, watched
+from aiplayground._steps import Pace, Plain, steps_of, watched
 from aiplayground.errors import InvalidParameters, PluginError
 from aiplayground.hookspecs import hookimpl
 from aiplayground.specs import BackendSpec
@@ -345,9 +345,9 @@ class Bare:
 async def test_any_awaitable_will_do() -> None:
     future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_soon(future.set_result, 5)
-    assert await watched(steps_of(future), lambda _: None) == 5
+    assert await watched(steps_of(future), lambda _: None, Pace()) == 5
     assert isinstance(steps_of(Bare()), Plain)
-    assert await watched(steps_of(Bare()), lambda _: None) == "bare"
+    assert await watched(steps_of(Bare()), lambda _: None, Pace()) == "bare"
     with pytest.raises(ZeroDivisionError):
         Plain(Bare()).throw(ZeroDivisionError())
     Plain(Bare()).close()

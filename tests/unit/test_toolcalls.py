@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from typing import Any, NamedTuple
 
 import pytest
@@ -21,7 +22,21 @@ TEMPLATES = {
     "marked": "{{ tools }}<|tool_call_start|>",
     "generic": "{{ messages }}",
     "deepseek": "<think>\n</think>",
+    "deepseek3": "{{ tools }}<\uff5ctool\u2581calls\u2581begin\uff5c>",
+    "seed": "{{ tools }}<seed:tool_call></seed:tool_call><seed:think></seed:think>",
+    "kimi": "{{ tools }}<|tool_calls_section_begin|>",
+    "functionary": "<|start_header_id|>{{ tools }}<function=name></function>",
+    "recipients": "<|start_header_id|>{{ tools }}>>>all",
 }
+
+
+def deepseek(text: str) -> str:
+    """Write DeepSeek's marks, whose bars and spaces are others than a keyboard's."""
+    return re.sub(
+        r"<\|([^|]*)\|>",
+        lambda mark: f"<\uff5c{mark[1].replace(' ', chr(0x2581))}\uff5c>",
+        text,
+    )
 
 
 def tool(name: str, *parameters: str, kind: str = "string") -> dict[str, Any]:
@@ -208,6 +223,12 @@ CASES: list[tuple[str, str, Seen]] = [
         "<arg_value>2</arg_value>\n</tool_call>",
         Seen(calls=(SUM,)),
     ),
+    (
+        "seed",
+        "<seed:think>Hm</seed:think><seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n"
+        "<parameter=b>2</parameter>\n</function>\n</seed:tool_call>",
+        Seen("", "Hm", (SUM,)),
+    ),
     ("hermes", "<tool_call>add</tool_call>", Seen(calls=(call("add"),))),
     ("hermes", "<tool_call>other</tool_call>", Seen("<tool_call>other</tool_call>")),
     (
@@ -243,6 +264,90 @@ CASES: list[tuple[str, str, Seen]] = [
         '{"a": 1, "b": 2}}\n]<|END_ACTION|>',
         Seen(calls=(SUM,)),
     ),
+    (
+        "deepseek3",
+        deepseek(
+            "I look.<|tool calls begin|><|tool call begin|>function<|tool sep|>weather\n```json\n"
+            '{"city": "Paris"}\n```<|tool call end|>\n<|tool call begin|>function<|tool sep|>add\n'
+            '```json\n{"a": 1, "b": 2}\n```<|tool call end|><|tool calls end|>'
+        ),
+        Seen("I look.", calls=(PARIS, SUM)),
+    ),
+    (
+        "deepseek3",
+        deepseek(
+            '<|tool calls begin|><|tool call begin|>weather<|tool sep|>{"city": "Paris"}'
+            '<|tool call end|><|tool call begin|>add<|tool sep|>{"a": 1, "b": 2}'
+            "<|tool call end|><|tool calls end|> "
+        ),
+        Seen(calls=(PARIS, SUM)),
+    ),
+    # Distilled models: no opening mark, or underscores in it; a form that a message described.
+    (
+        "deepseek3",
+        deepseek(
+            '<|tool call begin|>weather<|tool sep|>{"city": "Paris"}<|tool call end|>\n'
+            '<|tool call begin|>add<|tool sep|>{"a": 1, "b": 2}<|tool call end|><|tool calls end|>'
+        ),
+        Seen(calls=(PARIS, SUM)),
+    ),
+    (
+        "deepseek3",
+        deepseek(
+            "<|tool_calls_begin|><|tool_call_begin|>function<|tool_sep|>weather\n```json\n"
+            '{"city": "Rome"}\n```<|tool_call_end|>'
+        ),
+        Seen(calls=(ROME,)),
+    ),
+    (
+        "deepseek3",
+        '<tool_call>{"name": "weather", "arguments": {"city": "Rome"}}</tool_call>',
+        Seen(calls=(ROME,)),
+    ),
+    (
+        "deepseek3",
+        deepseek("<|tool calls begin|>nothing<|tool calls end|> <|tool calls end|>"),
+        Seen(deepseek("<|tool calls begin|>nothing<|tool calls end|> <|tool calls end|>")),
+    ),
+    (
+        "kimi",
+        "Well.<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0"
+        '<|tool_call_argument_begin|>{"city": "Paris"}<|tool_call_end|><|tool_call_begin|>'
+        'functions.add:1<|tool_call_argument_begin|>{"a": 1, "b": 2}<|tool_call_end|>'
+        "<|tool_calls_section_end|>",
+        Seen("Well.", calls=(PARIS, SUM)),
+    ),
+    (
+        "kimi",
+        "<|tool_calls_section_begin|><|tool_call_begin|>weather<|tool_call_argument_begin|>"
+        '{"city": "Rome"}',
+        Seen(calls=(ROME,)),
+    ),
+    (
+        "kimi",
+        "<|tool_calls_section_begin|><|tool_call_begin|>:0<|tool_call_argument_begin|>{bad}",
+        Seen("<|tool_calls_section_begin|><|tool_call_begin|>:0<|tool_call_argument_begin|>{bad}"),
+    ),
+    (
+        "functionary",
+        'Hm. <function=weather>{"city": "Paris"}</function>\n'
+        "<function=add><parameter=a>1</parameter><parameter=b>2</parameter></function>",
+        Seen("Hm.", calls=(PARIS, SUM)),
+    ),
+    ("functionary", "<function=add></function>", Seen(calls=(call("add"),))),
+    ("functionary", "<function=add>x</function>", Seen("<function=add>x</function>")),
+    ("functionary", "<function=other>{}</function>", Seen("<function=other>{}</function>")),
+    (
+        "recipients",
+        'all\nI look.\n>>>weather\n{"city": "Paris"}\n>>>add\n{"a": 1, "b": 2}',
+        Seen("I look.\n", calls=(PARIS, SUM)),
+    ),
+    ("recipients", 'weather\n{"city": "Paris"} and so', Seen("and so", calls=(PARIS,))),
+    ("recipients", "all\n1 >> 2 >>> 3", Seen("1 >> 2 >>> 3")),
+    ("recipients", "all", Seen("all")),
+    ("recipients", '{"a": 1}', Seen('{"a": 1}')),
+    ("recipients", "weather\nis fine", Seen("weather\nis fine")),
+    ("recipients", 'all\nA>>>weather\n{"city"', Seen('A>>>weather\n{"city"')),
     ("marked", "<TOOLCALL>nothing</TOOLCALL>", Seen("<TOOLCALL>nothing</TOOLCALL>")),
     (
         "generic",
@@ -288,6 +393,7 @@ def test_no_text_whatever_is_lost_or_raises(family: str) -> None:
         *dialect.markers, "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<think>", "</think>",
         "```json", "```", '{"name": "weather"', ', "arguments": {"city": "x"}}', "{", "}", "[", "]",
         '"', "a", " ", "\n", "<|", "<", "|>", "weather(", ")", "😀", ";", "\\", "to=functions.add",
+        ">>>", "all\n", "weather\n", "<function=add>", "</function>", "functions.add:0",
     ]  # fmt: skip
     for _ in range(400):
         pieces = [source.choice(shards) for _ in range(source.randint(0, 12))]
@@ -331,10 +437,10 @@ def test_a_forced_call_is_read_in_every_family() -> None:
 @pytest.mark.parametrize("family", TEMPLATES)
 def test_families_are_found(family: str) -> None:
     dialect = detect(TEMPLATES[family])
-    known = {"qwen3": "hermes", "deepseek": "generic"}
+    known = {"qwen3": "hermes", "deepseek": "generic", "deepseek3": "deepseek", "seed": "hermes"}
     assert dialect.family == known.get(family, family)
     assert dialect.tools_in_template == ("tools" in TEMPLATES[family])
-    assert (dialect.think is not None) == (family in ("qwen3", "deepseek", "gemma4"))
+    assert (dialect.think is not None) == (family in ("qwen3", "deepseek", "gemma4", "seed"))
 
 
 def test_the_ids_of_calls() -> None:

@@ -75,7 +75,8 @@ class Context:
     @property
     def http(self) -> httpx.AsyncClient:
         """An HTTP client for talking to workers."""
-        return self._service.host.http()
+        attachment = self._service.attachment
+        return self._service.host.http() if attachment is None else attachment.http
 
     async def spawn(self, spec: LaunchSpec) -> Worker:
         """Launch a worker, wait until it is ready, and supervise it from then on."""
@@ -92,6 +93,7 @@ class Context:
     async def end(self, worker: WorkerHandle) -> None:
         """End one worker and all that it started."""
         await self._service.pool.end(worker.name)
+        self._service.worker_ended()
 
     async def endpoint(self, model: str | None) -> str:
         """Return the base URL of the worker that speaks the OpenAI API for this model."""
@@ -99,6 +101,9 @@ class Context:
 
     async def lost(self, base_url: str, error: Exception) -> AIPlaygroundError:
         """Turn a broken connection to a worker into an error that says why the worker went."""
+        attachment = self._service.attachment
+        if attachment is not None and not self.workers:
+            return attachment.explain(error)
         return await self._service.pool.lost(base_url, error)
 
     async def run_sync(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._bus import Bus
+from ._launch import Launcher
 from ._logs import LogHub
 from ._router import Router
 from .errors import InvalidModelFile
@@ -61,7 +62,7 @@ class Library:
 
 @dataclass(slots=True, kw_only=True)
 class Host:
-    """The kernel as its services see it."""
+    """The kernel as its services see it; `keys` are those of workers that ask for one, by URL."""
 
     kernel: Kernel
     settings: KernelSettings
@@ -74,4 +75,7 @@ class Host:
     middleware: Sequence[object]
     http: Callable[[], httpx.AsyncClient]
     announce: Callable[[str], None]
+    hide: Callable[[str], str]
     ledger: Ledger | None = None
+    keys: dict[str, str] = field(default_factory=dict)
+    launcher: Callable[..., Launcher] = Launcher

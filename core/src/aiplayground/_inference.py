@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -52,17 +53,16 @@ class Inference:
         self._host = host
         self._services = services
         self._catalogue: list[ModelInfo] | None = None
+        self._unlisted: dict[str, AIPlaygroundError] = {}
 
     # Models -------------------------------------------------------------------------------
 
     async def models(self, *, refresh: bool = True) -> list[ModelInfo]:
         """List what every backend that is set up can serve now, `loaded` included."""
         if self._catalogue is None or refresh:
-            self._catalogue = [
-                model
-                for service in self._services.values()
-                for model in await self._models_of(service)
-            ]
+            # All at once: an endpoint that is away answers late.
+            listed = await asyncio.gather(*map(self._models_of, self._services.values()))
+            self._catalogue = [model for models in listed for model in models]
         loaded = {
             (service.name, model)
             for service in self._services.values()
@@ -74,6 +74,7 @@ class Inference:
         ]
 
     async def _models_of(self, service: Service) -> list[ModelInfo]:
+        self._unlisted.pop(service.name, None)
         if not service.info().set_up:
             return []
         try:
@@ -81,6 +82,7 @@ class Inference:
         except AIPlaygroundError as error:
             # One backend that cannot list must not hide the models of the others.
             service.log.logger.warning("Its models cannot be listed: %s", error.message)
+            self._unlisted[service.name] = error
             return []
         return [each.model_copy(update={"service": service.name}) for each in models]
 
@@ -103,7 +105,10 @@ class Inference:
         await self._host.library.check(str(path or name))
         raise self._unknown(name)
 
-    def _unknown(self, name: str) -> ModelNotFound:
+    def _unknown(self, name: str) -> AIPlaygroundError:
+        service = name.partition("/")[0]
+        if service in self._unlisted:
+            return self._unlisted[service]
         if not any(each.spec.capabilities for each in self._services.values()):
             return ModelNotFound(
                 f"There is no model '{name}', because no backend is installed that could run one. "
@@ -114,7 +119,8 @@ class Inference:
         some = ", ".join(names[:NAMES_SHOWN]) or "none"
         return ModelNotFound(
             f"There is no model '{name}'.{suggest(name, names)} "
-            f"Models here: {some}. `aipg models` lists them and says where they lie.",
+            f"Models here: {some}. `aipg models` lists them and says where they lie."
+            f"{''.join(f' {each.message}' for each in self._unlisted.values())}",
             details={"model": name, "models": names[:NAMES_SHOWN]},
         )
 
@@ -182,6 +188,7 @@ class Inference:
         found = self._services[service]
         return (
             found.spec.api == "openai"
+            and found.attachment is None  # its key and certificates are the kernel's affair
             and not self._host.router.implements(service, hook)
             and not watches_requests(self._host.middleware)
         )

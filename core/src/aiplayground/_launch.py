@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import failures, policy
+from ._clock import now
 from ._processes import ports
 from ._processes.process import Process
 from .errors import FailureClass, ServiceFailed
@@ -36,13 +36,13 @@ class Output:
 
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     count: int = 0
-    last_at: float = field(default_factory=time.monotonic)
+    last_at: float = field(default_factory=now)
 
     def add(self, line: str) -> None:
         """Keep a line."""
         self.lines.append(line)
         self.count += 1
-        self.last_at = time.monotonic()
+        self.last_at = now()
 
 
 @dataclass(slots=True)
@@ -78,6 +78,7 @@ class Launcher:
     probe_interval: float
     preferred_port: int | None = None
     fixed_port: int | None = None
+    keys: dict[str, str] = field(default_factory=dict)
 
     async def bring_up(
         self, spec: LaunchSpec, token: str, started: Callable[[Launched], None]
@@ -92,6 +93,8 @@ class Launcher:
         while True:
             launched = await self.launch(spec, token, anywhere=tried > 0)
             started(launched)
+            if spec.authorize:
+                self.keys[launched.base_url] = token
             tried += 1
             try:
                 await self.wait_ready(launched, spec)
@@ -116,6 +119,10 @@ class Launcher:
                 process = await self._spawn(spec, token, output, port=port, fd=fd)
                 return Launched(process, port, output, inode)
         return Launched(await self._spawn(spec, token, output, port=port), port, output)
+
+    def forget(self, launched: Launched) -> None:
+        """Hear that a process has ended: its key is for no other that gets its port."""
+        self.keys.pop(launched.base_url, None)
 
     def _bind(self, spec: LaunchSpec, *, anywhere: bool) -> socket.socket:
         preferred = self.preferred_port if spec.primary and not anywhere else None
@@ -147,11 +154,12 @@ class Launcher:
             output.add(line)
             self.log(spec.name, line)
 
-        places = {"{port}": str(port), "{fd}": str(fd)}
+        places = {"{port}": str(port), "{fd}": str(fd), "{token}": token}
+        env = {name: _fill(value, places) for name, value in spec.env.items()}
         try:
             return await Process.launch(
                 [_fill(each, places) for each in spec.argv],
-                env=_environment(spec.env, token),
+                env=_environment(env, token),
                 cwd=spec.cwd,
                 pass_fds=() if fd is None else (fd,),
                 guarded=not spec.ours,
@@ -185,15 +193,15 @@ class Launcher:
         log output no longer extends.
         """
         exit_code = asyncio.ensure_future(launched.process.wait())
-        began = time.monotonic()
+        began = now()
         timeout = spec.start_timeout or self.timeout
         try:
             while not await self._probe_or_exit(launched, spec, exit_code):
-                now = time.monotonic()
-                if now > policy.start_deadline(began, launched.output.last_at, timeout):
-                    raise self._too_slow(launched, spec, now - began)
+                moment = now()
+                if moment > policy.start_deadline(began, launched.output.last_at, timeout):
+                    raise self._too_slow(launched, spec, moment - began)
                 await asyncio.wait({exit_code}, timeout=self.probe_interval)
-            await self._check_identity(launched, spec)
+            await self._check_identity(launched, spec, exit_code)
         finally:
             exit_code.cancel()
 
@@ -210,11 +218,15 @@ class Launcher:
         finally:
             probe.cancel()
 
-    async def _check_identity(self, launched: Launched, spec: LaunchSpec) -> None:
+    async def _check_identity(
+        self, launched: Launched, spec: LaunchSpec, exit_code: asyncio.Future[int]
+    ) -> None:
         # Another kernel may have bound the port as well: on Linux two sockets can, while neither
         # listens and the port has connections in TIME_WAIT.
         if await asyncio.to_thread(self._is_ours, launched) is False:
             holder = await asyncio.to_thread(ports.holder, launched.port)
+            if holder is None and (await asyncio.wait({exit_code}, timeout=self.probe_timeout))[0]:
+                raise self.explain(launched, spec, exit_code.result())  # it ended since it answered
             raise ServiceFailed(
                 f"{self.service}: port {launched.port} is answered by {holder or 'another program'}"
                 f", not by the worker '{spec.name}'. Stop that program or set another port: "
@@ -253,8 +265,14 @@ def _fill(text: str, places: Mapping[str, str]) -> str:
     return text
 
 
+def _is_ours_alone(variable: str) -> bool:
+    """Whether a variable is for the kernel: its lifeline, and the keys of attached endpoints."""
+    name = variable.upper()
+    return name == PARENT_FD_VARIABLE or (name.startswith("AIPG_") and name.endswith("__API_KEY"))
+
+
 def _environment(extra: Mapping[str, str], token: str) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if name != PARENT_FD_VARIABLE}
+    env = {name: value for name, value in os.environ.items() if not _is_ours_alone(name)}
     env.update({"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8", TOKEN_VARIABLE: token})
     env.update(extra)
     return env

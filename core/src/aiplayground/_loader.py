@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -26,6 +27,8 @@ from .specs import BackendSpec
 IMPL_ATTRIBUTE = f"{PROJECT}_impl"
 SPEC_ATTRIBUTE = f"{PROJECT}_spec"
 SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
+MANIFEST_NAME = "aiplayground.toml"
+"""What a manifest is called in a package."""
 RESERVED = "kernel"
 """The name of the kernel's own log."""
 
@@ -62,7 +65,8 @@ class LoadedPlugin:
     """A plugin in use; `seconds` is what loading it took.
 
     `hook_api`: the numbers of the contract that it was built for. `notes`: what its author should
-    know: changes of the contract since, and deprecated hooks.
+    know: changes of the contract since, and deprecated hooks. `source`: the file of a manifest, or
+    `settings` for an address that is set there.
     """
 
     name: str
@@ -74,6 +78,7 @@ class LoadedPlugin:
     seconds: float
     hook_api: tuple[int, ...] = (hookspecs.HOOK_API,)
     notes: tuple[str, ...] = ()
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +106,12 @@ class _Candidate:
     version: str
     entry_point: metadata.EntryPoint | None = None
     plugin: Any = None
+    source: str = ""
 
     @property
     def origin(self) -> str:
-        return f"{self.distribution} {self.version}".strip() or "the embedding program"
+        package = f"{self.distribution} {self.version}".strip()
+        return package or self.source or "the embedding program"
 
     def failure(
         self, stage: str, message: str, error: BaseException, hook_api: tuple[int, ...]
@@ -133,35 +140,51 @@ def installed() -> Iterator[_Candidate]:
     yield from sorted(found.values(), key=lambda each: (each.name, each.distribution))
 
 
+def _manifests(folder: Path | None) -> Iterator[_Candidate]:
+    files = sorted(folder.glob("*.toml")) if folder is not None else []
+    for file in files:
+        yield _Candidate(file.stem, "", "", None, file, str(file))
+
+
 def load_plugins(
     given: Sequence[tuple[str, Any]] = (),
     *,
     discover: bool = True,
     allow: Iterable[str] | None = None,
     deny: Iterable[str] = (),
+    endpoints: Sequence[tuple[str, Any]] = (),
+    manifests: Path | None = None,
 ) -> PluginSet:
     """Load the plugins that were handed over and, if asked, those that are installed.
 
     `allow` names the only plugins to import, `deny` those never to; what is not to be loaded is
-    not imported. A name or a service that two plugins claim is refused, naming both.
+    not imported. A name or a service that two plugins claim is refused, naming both. `endpoints`
+    are addresses in the settings, each a backend unless a plugin has a service of that name;
+    `manifests` is a folder with backends of one file each, named as the file is.
     """
     allowed, denied = None if allow is None else set(allow), set(deny)
     candidates = [_Candidate(name, "", "", None, plugin) for name, plugin in given]
     disabled: list[str] = []
-    for candidate in installed() if discover else ():
+    found = [*installed(), *_manifests(manifests)] if discover else []
+    for candidate in found:
         if candidate.name in denied or (allowed is not None and candidate.name not in allowed):
             disabled.append(candidate.name)
         else:
             candidates.append(candidate)
-    return _load_all(candidates, disabled)
+    last = [_Candidate(name, "", "", None, plugin, "settings") for name, plugin in endpoints]
+    return _load_all(candidates, last, disabled)
 
 
-def _load_all(candidates: list[_Candidate], disabled: list[str]) -> PluginSet:
+def _load_all(
+    candidates: list[_Candidate], endpoints: list[_Candidate], disabled: list[str]
+) -> PluginSet:
     manager = _manager()
     loaded: list[LoadedPlugin] = []
     failures: list[PluginFailure] = []
     claimed: dict[str, _Candidate] = {}
-    for candidate in candidates:
+    for candidate in [*candidates, *endpoints]:
+        if candidate in endpoints and f"service '{candidate.name}'" in claimed:
+            continue  # that backend itself is attached to the address
         outcome = _load_one(candidate, manager, claimed)
         if isinstance(outcome, LoadedPlugin):
             loaded.append(outcome)
@@ -176,21 +199,31 @@ def _load_all(candidates: list[_Candidate], disabled: list[str]) -> PluginSet:
     )
 
 
-def _manager() -> pluggy.PluginManager:
+def _manager() -> _Manager:
     manager = _Manager(PROJECT)
     manager.add_hookspecs(hookspecs)
     return manager
 
 
 class _Manager(pluggy.PluginManager):
-    """Passes over properties: pluggy 1.6 evaluates them when it looks for hooks."""
+    """Passes over properties: pluggy 1.6 evaluates them when it looks for hooks.
+
+    `checked` are the functions behind hooks that are known to be right: many plugins may be
+    instances of one class.
+    """
+
+    def __init__(self, project: str) -> None:
+        super().__init__(project)
+        self.checked: set[tuple[str, Any]] = set()
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
-        return super().parse_hookimpl_opts(plugin, name) if _is_function(plugin, name) else None
+        if name.startswith("__") or not _is_function(plugin, name):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
 
 def _load_one(
-    candidate: _Candidate, manager: pluggy.PluginManager, claimed: dict[str, _Candidate]
+    candidate: _Candidate, manager: _Manager, claimed: dict[str, _Candidate]
 ) -> LoadedPlugin | PluginFailure:
     began = time.perf_counter()
     stage = "import"
@@ -198,11 +231,11 @@ def _load_one(
     try:
         _claim(f"plugin '{candidate.name}'", candidate, claimed)
         point = candidate.entry_point
-        plugin = candidate.plugin if point is None else point.load()
+        plugin = _as_plugin(candidate.plugin if point is None else point.load())
         stage = "validate"
         numbers = stated(plugin)
         notes = _check_hook_api(plugin, numbers)
-        hooks = _validate(plugin)
+        hooks = _validate(plugin, manager.checked)
         manager.register(plugin, candidate.name)
         _check_registered(plugin, hooks, manager)
         stage = "backend"
@@ -225,7 +258,25 @@ def _load_one(
         seconds=time.perf_counter() - began,
         hook_api=numbers,
         notes=(*notes, *hook_notes(hooks, f"{candidate.name} ({candidate.origin})")),
+        source=candidate.source,
     )
+
+
+def _as_plugin(found: Any) -> Any:
+    """Return the plugin that a manifest describes, where that is what was found.
+
+    A manifest is a path, or lies in a package that defines no hook.
+    """
+    file = found if isinstance(found, Path) else None
+    for folder in getattr(found, "__path__", ()) if inspect.ismodule(found) else ():
+        if (beside := Path(folder) / MANIFEST_NAME).is_file() and not any(_implementations(found)):
+            file = beside
+            break
+    if file is None:
+        return found
+    from .manifest import load_manifest
+
+    return load_manifest(file)
 
 
 def _explain(candidate: _Candidate, stage: str, error: BaseException) -> str:
@@ -273,7 +324,7 @@ def _claim(what: str, candidate: _Candidate, claimed: dict[str, _Candidate]) -> 
         )
 
 
-def _validate(plugin: Any) -> dict[str, Any]:
+def _validate(plugin: Any, checked: set[tuple[str, Any]]) -> dict[str, Any]:
     """Return the plugin's hook implementations; raise `PluginError` for what cannot work."""
     if inspect.isclass(plugin):
         raise PluginError(
@@ -287,7 +338,10 @@ def _validate(plugin: Any) -> dict[str, Any]:
             if not options.get("optionalhook"):
                 raise PluginError(f"hook '{hook}' is not one that this kernel knows.")
             continue
-        _check_function(hook, function, options)
+        key = (hook, getattr(function, "__func__", function))
+        if key not in checked:
+            _check_function(hook, function, options)
+            checked.add(key)
         hooks[hook] = function
     if not hooks:
         raise PluginError(

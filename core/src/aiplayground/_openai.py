@@ -29,7 +29,13 @@ from .types import ChatChunk, Embeddings, GenerateEvent, ModelInfo, Usage
 
 if TYPE_CHECKING:
     from .context import ServiceContext
-    from .types import ChatRequest, CompletionRequest, EmbedRequest, GenerateRequest
+    from .types import (
+        ChatRequest,
+        CompletionRequest,
+        EmbedRequest,
+        GenerateRequest,
+        RerankRequest,
+    )
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to connect to a worker on this machine; the kernel's deadlines bound the rest."""
@@ -51,7 +57,10 @@ async def chat(ctx: ServiceContext, request: ChatRequest) -> AsyncIterator[ChatC
 
 
 async def generate(ctx: ServiceContext, request: GenerateRequest) -> AsyncIterator[GenerateEvent]:
-    """Stream `POST /v1/completions`; other kinds are the backend's own to implement."""
+    """Stream `POST /v1/completions`, call `POST /v1/rerank`; other kinds are the backend's own."""
+    if request.kind == "rerank":
+        yield await _rerank(ctx, request)
+        return
     if request.kind != "completion":
         raise InvalidParameters(
             f"{ctx.service} does not generate '{request.kind}'.", details={"kind": request.kind}
@@ -97,17 +106,31 @@ async def _with_usage(
         yield last
 
 
+async def _rerank(ctx: ServiceContext, request: RerankRequest) -> GenerateEvent:
+    body = request.model_dump(exclude_none=True, exclude={"kind"})
+    data = await _post(ctx, request.model, "/v1/rerank", body)
+    names = ("index", "relevance_score")
+    results = [{name: each[name] for name in names} for each in data["results"]]
+    return GenerateEvent(kind="result", result={"results": results}, usage=_usage(data))
+
+
 async def embed(ctx: ServiceContext, request: EmbedRequest) -> Embeddings:
     """Call `POST /v1/embeddings`."""
-    url = await ctx.endpoint(request.model)
     body = request.model_dump(exclude_none=True)
-    try:
-        answer = await ctx.http.post(url + "/v1/embeddings", json=body, timeout=_timeout())
-    except httpx.TransportError as error:
-        raise await ctx.lost(url, error) from error
-    data = _body(answer)
+    data = await _post(ctx, request.model, "/v1/embeddings", body)
     vectors = [each["embedding"] for each in data["data"]]
     return Embeddings(model=request.model, vectors=vectors, usage=_usage(data) or Usage())
+
+
+async def _post(
+    ctx: ServiceContext, model: str | None, path: str, body: dict[str, Any]
+) -> dict[str, Any]:
+    url = await ctx.endpoint(model)
+    try:
+        answer = await ctx.http.post(url + path, json=body, timeout=_timeout())
+    except httpx.TransportError as error:
+        raise await ctx.lost(url, error) from error
+    return _body(answer)
 
 
 async def list_models(ctx: ServiceContext) -> list[ModelInfo]:
@@ -273,6 +296,7 @@ def _error(body: Mapping[str, Any], status: int) -> AIPlaygroundError:
         400: InvalidParameters,
         404: ModelNotFound,
         422: InvalidParameters,
+        501: InvalidParameters,  # llama-server: it was not started for this kind of request
         503: ServiceNotAvailable,
     }
     return kinds.get(status, AIPlaygroundError)(message, details={"status": status})

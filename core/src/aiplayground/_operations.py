@@ -8,12 +8,15 @@ end.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from ._context import Context
+from ._health import unhealthy
 from ._residency import Residency
 from .errors import (
     AIPlaygroundError,
@@ -62,13 +65,15 @@ class Operations:
     def residency(self) -> Residency:
         """Which models are in memory."""
         settings = self._host.settings.residency
+        # What an endpoint keeps in memory is its own affair.
+        attached = self._service.attachment is not None
         return Residency(
             self._service.name,
             load=self._load,
             unload=self._unload,
             changed=self._service.model_changed,
-            limit=settings.max_models,
-            idle_timeout=settings.idle_timeout,
+            limit=sys.maxsize if attached else settings.max_models,
+            idle_timeout=0 if attached else settings.idle_timeout,
             patience=self._timeouts.load,
             pinned=settings.pinned,
         )
@@ -81,13 +86,15 @@ class Operations:
 
     async def look(self) -> bool:
         """Find out whether the engine is installed, and its version; raises if it is broken."""
+        if self._service.attachment is not None:
+            await self._service.attachment.open()
         route = self.find("installed_version")
         if route is None:
             # Without a set-up of its own, the package is the engine.
             self.installed = self.installed or self.find("setup") is None
             return self.installed
-        self.version = await self._call(route, self._timeouts.hook, Context(self._service))
-        self.installed = self.version is not None
+        version = await self._call(route, self._timeouts.hook, Context(self._service))
+        self.installed, self.version = version is not None, version or None
         return self.installed
 
     async def start(self, model: str | None) -> None:
@@ -96,7 +103,8 @@ class Operations:
         try:
             await self._through("start", partial(self._start, Context(self._service, model)))
         except BaseException:
-            await self._take_down()
+            if not self._service.pool.watching:
+                await self._take_down()
             raise
 
     async def _take_down(self) -> None:
@@ -108,23 +116,19 @@ class Operations:
 
     async def _start(self, ctx: Context) -> None:
         route = self.find("start")
-        if route is not None:
+        if self._service.attachment is not None:
+            await self._service.pool.attach(self._service.attachment)
+        elif route is not None:
             await self._call(route, self._service.pool.start_timeout * START_PATIENCE, ctx)
         if (primary := self._service.pool.primary) is not None:
             # It may have crashed while the hook was still busy with another worker.
             async with self._deadline("start", self._service.pool.start_timeout):
                 await primary.ready()
-        health = self.find("health")
-        if health is None:
-            return
-        answer = await self._call(health, self._timeouts.hook, ctx)
-        if not isinstance(answer, Health):
-            raise health.wrong("a Health", answer)
-        if not answer.ok:
-            raise ServiceFailed(
-                f"{self._service.name} came up, but is not healthy: {answer.detail or 'no reason'}",
-                failure=FailureClass.EXIT,
-            )
+        if self._service.attachment is not None or self.find("health") is None:
+            return  # an endpoint has just been asked
+        answer = await self.health()
+        if answer is not None and not answer.ok:
+            raise unhealthy(self._service.name, answer, "came up, but is not healthy")
 
     async def stop(self, started: asyncio.Task[None] | None) -> None:
         """End a start in progress, the answers in progress, and every worker."""
@@ -184,6 +188,12 @@ class Operations:
     async def uninstall(self) -> None:
         """Remove the engine."""
         route = self.find("uninstall")
+        if self._service.attachment is not None:
+            raise ServiceNotAvailable(
+                f"{self._service.name} is attached to {self._service.attachment.base_url}: "
+                f"nothing of it was installed here.",
+                details={"service": self._service.name},
+            )
         if route is None:
             raise ServiceNotAvailable(
                 f"{self._service.name} has nothing to remove but its package: "
@@ -208,12 +218,15 @@ class Operations:
             raise route.wrong("a list of ModelInfo", models)
         return models
 
-    async def health(self) -> Any:
-        """Ask the backend how it is."""
+    async def health(self) -> Health | None:
+        """Ask the backend how it is; None if it has no way to say."""
         route = self.find("health")
         if route is None:
             return None
-        return await self._call(route, self._timeouts.hook, Context(self._service))
+        answer = await self._call(route, self._timeouts.hook, Context(self._service))
+        if not isinstance(answer, Health):
+            raise route.wrong("a Health", answer)
+        return replace(answer, detail=self._host.hide(answer.detail))
 
     # Models -------------------------------------------------------------------------------
 
@@ -224,7 +237,10 @@ class Operations:
                 f"{self._service.name} does not run any more. Try again.",
                 details={"service": self._service.name},
             )
-        await self._model_hook("load_model", model, self._timeouts.load)
+        try:
+            await self._model_hook("load_model", model, self._timeouts.load)
+        finally:
+            self._service.models_moved()
 
     async def _unload(self, model: str) -> None:
         try:
@@ -232,6 +248,8 @@ class Operations:
         except AIPlaygroundError:
             self._service.log.logger.exception("%s could not be unloaded", model)
             raise
+        finally:
+            self._service.models_moved()
 
     async def _model_hook(self, hook: Operation, model: str, timeout: float) -> None:
         route = self.find(hook)
@@ -248,6 +266,8 @@ class Operations:
 
     async def endpoint(self, model: str | None) -> str:
         """Return the base URL of the worker that serves a model."""
+        if self._service.attachment is not None:
+            return self._service.attachment.base_url
         route = self._host.router.find(self._service.name, "endpoint")
         if route is None:
             return self._service.pool.holder(model).base_url

@@ -6,13 +6,13 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
-from ._launch import Launcher
 from ._worker import Worker
 from .errors import AIPlaygroundError, PluginError, ServiceFailed, ServiceNotAvailable
 from .policy import RestartPolicy
 from .states import Runtime
 
 if TYPE_CHECKING:
+    from ._attached import Attachment
     from ._host import Host
     from ._logs import ServiceLog
     from ._worker import Report
@@ -35,7 +35,7 @@ class WorkerPool:
         self._restart = RestartPolicy(**host.settings.restart.model_dump())
         liveness = host.settings.liveness
         self._liveness = (liveness.interval, liveness.limit, liveness.hard_factor)
-        self._launcher = Launcher(
+        self._launcher = host.launcher(
             service=spec.name,
             http=host.http,
             log=lambda worker, line: log.line(worker, line),
@@ -46,6 +46,7 @@ class WorkerPool:
             probe_interval=timeouts.probe_interval,
             preferred_port=spec.preferred_port,
             fixed_port=own.port,
+            keys=host.keys,
         )
 
     @property
@@ -61,8 +62,7 @@ class WorkerPool:
         """Launch a worker and wait until it is ready; it is recorded before it is launched."""
         if spec.name in self.workers:
             await self.end(spec.name)
-        if spec.primary and self.primary is not None:
-            raise PluginError(f"the service has a primary worker already, '{self.primary.name}'.")
+        self._make_way(spec)
         worker = self.workers[spec.name] = Worker(
             spec, self._launcher, self._restart, self._liveness, self._report
         )
@@ -73,6 +73,44 @@ class WorkerPool:
             await self.end(spec.name)
             raise
         return worker
+
+    def _make_way(self, spec: LaunchSpec) -> None:
+        holder = self.primary if spec.primary else None
+        if holder is not None and holder.spec.primary:
+            raise PluginError(f"the service has a primary worker already, '{holder.name}'.")
+        if holder is not None:
+            holder.primary = False  # it only stood in for one that had been ended
+
+    def promote(self) -> Worker | None:
+        """Have a worker that runs stand in for a primary one that was ended."""
+        for worker in self.workers.values():
+            if worker.state is Runtime.RUNNING:
+                worker.primary = True
+                return worker
+        return None
+
+    async def attach(self, attachment: Attachment) -> None:
+        """Watch an endpoint that already runs. Raises `ServiceFailed` when it is not there.
+
+        It is watched all the same then, and the service runs as soon as it is.
+        """
+        from ._attached import AttachedWorker  # an HTTP client is not for kernels without any
+
+        worker = AttachedWorker(
+            attachment, self._launcher, self._restart, self._liveness, self._report
+        )
+        self.workers[worker.name] = worker
+        worker.launch()
+        try:
+            await worker.ready()
+        except asyncio.CancelledError:
+            await self.end(worker.name)
+            raise
+
+    @property
+    def watching(self) -> bool:
+        """Whether there is an endpoint that is away and looked for."""
+        return any(w.attached and w.state is Runtime.FAILED for w in self.workers.values())
 
     async def end(self, name: str) -> None:
         """End one worker; nothing happens if there is none of this name."""

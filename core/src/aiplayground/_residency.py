@@ -7,7 +7,6 @@ service and not to the request that came first: that one may go away, the load g
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from . import policy
+from ._clock import now
 from .errors import ServiceNotAvailable
 
 Change = Callable[[str, str | None], None]
@@ -36,7 +36,7 @@ class _Entry:
     model: str
     state: _State
     busy: int = 0
-    last_used: float = field(default_factory=time.monotonic)
+    last_used: float = field(default_factory=now)
     task: asyncio.Task[None] | None = None
 
 
@@ -76,6 +76,11 @@ class Residency:
     def loaded(self) -> tuple[str, ...]:
         """The models that answer now."""
         return tuple(name for name, each in self._entries.items() if each.state is _State.READY)
+
+    @property
+    def moving(self) -> bool:
+        """Whether a model is on its way into memory or out of it."""
+        return self._one_at_a_time.locked()
 
     def busy(self, model: str) -> int:
         """How many jobs use the model now."""
@@ -174,7 +179,7 @@ class Residency:
 
     def _let_go(self, entry: _Entry) -> None:
         entry.busy -= 1
-        entry.last_used = time.monotonic()
+        entry.last_used = now()
         self._released.set()
 
     def _in_use(self, entry: _Entry) -> ServiceNotAvailable:
@@ -192,7 +197,7 @@ class Residency:
         return entry
 
     async def _run_load(self, entry: _Entry) -> None:
-        deadline = time.monotonic() + self._patience
+        deadline = now() + self._patience
         try:
             while not await self._load_if_room(entry):
                 await self._wait_for_room(entry.model, deadline)
@@ -200,7 +205,7 @@ class Residency:
             self._forget(entry)
             raise
         entry.state, entry.task = _State.READY, None
-        entry.last_used = time.monotonic()
+        entry.last_used = now()
         self._changed(entry.model, None)
         self._watch_idle()
 
@@ -222,7 +227,7 @@ class Residency:
     async def _wait_for_room(self, model: str, deadline: float) -> None:
         # Without the lock: what would make room may itself be an unload that waits for its turn.
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
+            async with asyncio.timeout(deadline - now()):
                 await self._released.wait()
         except TimeoutError:
             raise self._no_room(model) from None
@@ -286,13 +291,13 @@ class Residency:
     async def _reap(self) -> None:
         """Unload what nobody uses; ends when there is nothing left to watch."""
         while self._entries:
-            for model in policy.expired(self._idle(), time.monotonic(), self._idle_timeout):
+            for model in policy.expired(self._idle(), now(), self._idle_timeout):
                 entry = self._entries.get(model)
                 if entry is not None and entry.task is None and not entry.busy:
                     unload = self._unload_in_turn(entry, "idle")
                     await asyncio.wait({self._begin_unload(entry, unload)})
             self._released.clear()
-            wait = policy.next_expiry(self._idle(), time.monotonic(), self._idle_timeout)
+            wait = policy.next_expiry(self._idle(), now(), self._idle_timeout)
             try:
                 async with asyncio.timeout(wait if wait is not None else self._idle_timeout):
                     await self._released.wait()

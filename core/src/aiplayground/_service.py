@@ -8,17 +8,24 @@ that follows from it. What takes time runs in jobs (`_operations`), which end in
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ._clock import now
+from ._health import watch
 from ._inside import Inside
 from ._operations import Operations
 from ._pool import WorkerPool
 from ._streams import Streams
-from .errors import AIPlaygroundError, PluginError, ServiceNotAvailable
+from .errors import (
+    AIPlaygroundError,
+    FailureClass,
+    PluginError,
+    ServiceFailed,
+    ServiceNotAvailable,
+)
 from .events import ModelLoaded, ModelUnloaded, WebServiceExit
 from .failures import describe_exit
 from .states import (
@@ -33,11 +40,15 @@ from .states import (
 from .status import ServiceInfo
 
 if TYPE_CHECKING:
+    from ._attached import Attachment
     from ._host import Host
     from ._worker import Worker
     from .specs import BackendSpec
 
 Waiter = asyncio.Future[None]
+
+SETTLE = 0.1
+"""Seconds from the end of an unload until a service without a worker is stopped."""
 
 END_LIMIT = 2.0
 """Seconds that the tasks of a service may take to end once they are cancelled."""
@@ -52,6 +63,7 @@ class Service:
         self.host = host
         self.log = host.logs.service(spec.name)
         self.streams = Streams()
+        self.attachment = _attachment(spec.name, host)
         self.ops = Operations(self)
         self.inside = Inside(self.log.logger)
         self.pool = WorkerPool(spec, host, self.log, self._hear)
@@ -70,6 +82,7 @@ class Service:
         self._wanted_model: str | None = None
         self._inbox: asyncio.Queue[Callable[[], None]] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._health_task: asyncio.Task[None] | None = None
         self._asking: set[Waiter] = set()
         self._closed = False
         self.started_at = 0.0
@@ -109,6 +122,7 @@ class Service:
     async def close(self) -> None:
         """Stop everything and end the task; the service is of no use afterwards."""
         if self._task is None or self._closed:
+            await self._let_go()
             return
         self._closed = True  # from here on only what ends something is accepted
         try:
@@ -122,7 +136,8 @@ class Service:
         for waiter in list(self._asking):
             if not waiter.done():
                 waiter.set_exception(self._shut_down())
-        jobs = {each for each in (self._task, self._job, self._install_job) if each is not None}
+        tasks = (self._task, self._job, self._install_job, self._health_task)
+        jobs = {each for each in tasks if each is not None}
         for job in jobs:
             job.cancel()
         # Before the workers are killed: theirs would restart what is killed.
@@ -130,6 +145,11 @@ class Service:
         self.pool.kill_now()
         await asyncio.wait({*jobs, ending}, timeout=END_LIMIT)
         await self.ops.residency.clear("stopped")
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        if self.attachment is not None:
+            await self.attachment.close()
 
     @property
     def runtime(self) -> Runtime:
@@ -142,6 +162,10 @@ class Service:
         running = primary is not None and self._runtime is Runtime.RUNNING
         port = primary.port if running and primary else (self.pool.planned_port or 0)
         base_url = self.inside.base_url or (f"http://127.0.0.1:{port}" if port else "")
+        if self.inside.base_url is not None:
+            port = urlsplit(base_url).port or 0
+        if self.attachment is not None:
+            base_url, port = self.attachment.base_url, self.attachment.port
         return ServiceInfo(
             name=self.name,
             title=self.spec.title,
@@ -150,12 +174,13 @@ class Service:
             desired=self._desired,
             start_tried=self._start_tried,
             base_url=base_url,
-            port=urlsplit(base_url).port or 0,
+            port=port,
             version=self.ops.version,
             required=self.spec.required,
             error=self._error.to_dict() if self._error else None,
             workers=tuple(worker.info for worker in self.pool.workers.values()),
             models=self.ops.residency.loaded,
+            attached=self.attachment is not None,
         )
 
     # The single writer --------------------------------------------------------------------
@@ -260,8 +285,9 @@ class Service:
         )
 
     def _begin_start(self) -> None:
+        self._end_health_watch()
         self._start_tried = True
-        self.started_at = time.monotonic()
+        self.started_at = now()
         self._error = None
         self._primary_heard = None
         self._set_runtime(Runtime.STARTING)
@@ -278,6 +304,8 @@ class Service:
             # It may have crashed again by now, and what was heard of that is not said twice.
             heard = self._primary_heard if self.pool.primary is not None else None
             self._follow(heard or Runtime.RUNNING)
+            if self.pool.primary is None:
+                self._begin_health_watch()
 
     def _fail(self, error: AIPlaygroundError) -> None:
         self._error = error
@@ -297,9 +325,13 @@ class Service:
             return
         self._stop_waiters.append(waiter)
         if self._runtime is not Runtime.STOPPING:
-            started = self._job
-            self._set_runtime(Runtime.STOPPING)
-            self._job = self._begin(self.ops.stop(started), self._on_stopped)
+            self._begin_stop()
+
+    def _begin_stop(self) -> None:
+        self._end_health_watch()
+        started = self._job
+        self._set_runtime(Runtime.STOPPING)
+        self._job = self._begin(self.ops.stop(started), self._on_stopped)
 
     def _on_stopped(self, job: asyncio.Task[None]) -> None:
         self._job = None
@@ -323,6 +355,9 @@ class Service:
             self._on_exit(worker, exit_code)
         if state is Runtime.RUNNING and worker.model is not None:
             self.ops.residency.adopt(worker.model)
+        if state is Runtime.FAILED and worker.attached:
+            self.ops.residency.drop(self.ops.residency.loaded, "crashed")
+            self.log.logger.warning("%s", worker.error.message if worker.error else "it is away")
         if worker.primary:
             self._primary_heard = state
         if worker.primary and self._job is None:
@@ -357,6 +392,72 @@ class Service:
             if self._runtime is not state:
                 self._set_runtime(state)
             self._settle(self._start_waiters)
+
+    def worker_ended(self) -> None:
+        """Hear that the plugin has ended a worker."""
+        if not self.ops.residency.moving:  # else `models_moved` follows
+            self._post(self._on_ended, "its plugin ended its primary worker and launched no other")
+
+    def models_moved(self) -> None:
+        """Hear that a load or an unload is over."""
+        # Not at once: a request that waited for the unload begins its own load first.
+        asyncio.get_running_loop().call_later(SETTLE, self._post, self._on_moved)
+
+    def _left_headless(self) -> bool:
+        """Whether the primary worker was ended, no other stands in, and none follows for now."""
+        if self._job is not None or self._primary_heard is None or self.pool.primary is not None:
+            return False
+        if self._runtime not in (Runtime.RUNNING, Runtime.STARTING, Runtime.BACKOFF):
+            return False
+        if self.pool.promote() is not None:
+            self.host.announce(self.name)
+            return False
+        return not self.ops.residency.moving
+
+    def _on_moved(self) -> None:
+        if self._left_headless():
+            # The program cannot be without a model, and its last one was unloaded.
+            self._desired, self._error = Desired.DOWN, None
+            self._begin_stop()
+
+    def _on_ended(self, why: str) -> None:
+        if self._runtime is Runtime.RUNNING and self._left_headless():
+            self._error = ServiceFailed(
+                f"{self.name}: {why}.",
+                failure=FailureClass.PLUGIN,
+                details={"service": self.name},
+            )
+            self._set_runtime(Runtime.BACKOFF)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self.pool.start_timeout, self._post, self._on_still_headless)
+
+    def _on_still_headless(self) -> None:
+        if self._error is not None and self._left_headless():
+            self._fail(self._error)
+
+    # Health of a backend without workers ------------------------------------------------
+
+    def _begin_health_watch(self) -> None:
+        if self.ops.find("health") is not None:
+            settings = self.host.settings.liveness
+            tell = partial(self._post, self._on_health)
+            work = watch(self.name, self.ops.health, settings, tell)
+            self._health_task = asyncio.create_task(work, name=f"health {self.name}")
+
+    def _end_health_watch(self) -> None:
+        if self._health_task is not None:
+            self._health_task.cancel()
+            self._health_task = None
+
+    def _on_health(self, error: ServiceFailed | None) -> None:
+        if self._health_task is None or self._job is not None or self.pool.primary is not None:
+            return  # told before a stop, a start or a worker, which knows better
+        if error is not None and self._runtime is Runtime.RUNNING:
+            self.log.logger.warning("%s", error.message)
+            self._fail(error)
+        elif error is None and self._runtime is Runtime.FAILED:
+            self._set_runtime(Runtime.STARTING)
+            self._follow(Runtime.RUNNING)
 
     def model_changed(self, model: str, reason: str | None) -> None:
         """Tell the outside that a model came into memory, or left it for a reason."""
@@ -441,3 +542,12 @@ def outcome(job: asyncio.Task[None]) -> AIPlaygroundError | None:
     if error is None or isinstance(error, AIPlaygroundError):
         return error
     return PluginError(f"{type(error).__name__}: {error}")
+
+
+def _attachment(service: str, host: Host) -> Attachment | None:
+    settings = host.settings.attachment(service)
+    if settings is None:
+        return None
+    from ._attached import Attachment  # an HTTP client is not for kernels without any
+
+    return Attachment(service, settings, host.settings.timeouts.health)

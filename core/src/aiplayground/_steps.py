@@ -11,14 +11,27 @@ BLOCKED_AFTER = 0.1
 """Seconds that a hook may hold the event loop before it is reported."""
 
 
+TURN = 0.01
+"""Seconds that a stream may go on without letting the event loop have a turn."""
+
+
 Blocked = Callable[[float], None]
 
 
+class Pace:
+    """When a stream last let the loop have a turn, in `perf_counter` seconds."""
+
+    __slots__ = ("since",)
+
+    def __init__(self) -> None:
+        self.since = perf_counter()
+
+
 @types.coroutine
-def watched(steps: Any, blocked: Blocked) -> Generator[Any, Any, Any]:
+def watched(steps: Any, blocked: Blocked, pace: Pace) -> Generator[Any, Any, Any]:
     """Await a coroutine (or what `__await__` returned); tell `blocked` the seconds of a long step.
 
-    A plain generator: this is one layer in the path of every chunk.
+    A plain generator: this is one layer in the path of every chunk. `pace` is told of a wait.
     """
     began = perf_counter()
     try:
@@ -28,7 +41,9 @@ def watched(steps: Any, blocked: Blocked) -> Generator[Any, Any, Any]:
     finally:
         if perf_counter() - began > BLOCKED_AFTER:
             blocked(perf_counter() - began)
-    return (yield from resumed(steps, waiting_for, blocked))
+    result = yield from resumed(steps, waiting_for, blocked)
+    pace.since = perf_counter()
+    return result
 
 
 def resumed(steps: Any, waiting_for: Any, blocked: Blocked) -> Generator[Any, Any, Any]:

@@ -55,7 +55,10 @@ class _Stream:
         deadline = asyncio.timeout(patience)
         try:
             async with deadline:
-                return await anext(source)
+                item = await anext(source)
+            if deadline.expired():
+                raise _too_slow(patience)  # whatever the source made of its cancellation
+            return item
         except TimeoutError:
             if not deadline.expired():
                 raise  # a time-out of somebody else's

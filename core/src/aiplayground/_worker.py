@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ._clock import now, wall
 from .errors import FailureClass, ServiceFailed, ServiceNotAvailable
 from .policy import Liveness, RestartPolicy
 from .states import RUNTIME, Runtime, check_transition
@@ -30,10 +30,14 @@ LOSS_WAIT = 2.0
 class Worker:
     """A supervised worker process; `WorkerHandle` is what plugins see of it.
 
-    `liveness` is the probe interval and limit in seconds, and the factor after which not even
-    activity helps. `report(worker, state, exit_code)` is called on each change of state;
-    `exit_code` is set when the process went away and nobody had asked it to.
+    `primary`: it decides that the service runs; the pool may hand that on. `liveness` is the probe
+    interval and limit in seconds, and the factor after which not even activity helps.
+    `report(worker, state, exit_code)` is called on each change of state; `exit_code` is set when
+    the process went away and nobody had asked it to.
     """
+
+    attached = False
+    """Whether it is an endpoint that somebody else runs."""
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class Worker:
         report: Report,
     ) -> None:
         self.spec = spec
+        self.primary = spec.primary
         self.model = spec.model
         self.lost_model: str | None = None
         self.token = secrets.token_hex(16)
@@ -65,11 +70,6 @@ class Worker:
     def name(self) -> str:
         """The name that its `LaunchSpec` gave it."""
         return self.spec.name
-
-    @property
-    def primary(self) -> bool:
-        """Whether it decides that the service runs."""
-        return self.spec.primary
 
     @property
     def base_url(self) -> str:
@@ -99,6 +99,7 @@ class Worker:
             pid=self.pid,
             restarts=self.restarts,
             error=self.error.message if self.error else None,
+            attached=self.attached,
         )
 
     def launch(self) -> None:
@@ -118,8 +119,8 @@ class Worker:
 
     async def loss(self) -> ServiceFailed | None:
         """After a broken connection: return why the worker went, None if it is still there."""
-        deadline = time.monotonic() + LOSS_WAIT
-        while self.state is Runtime.RUNNING and (left := deadline - time.monotonic()) > 0:
+        deadline = now() + LOSS_WAIT
+        while self.state is Runtime.RUNNING and (left := deadline - now()) > 0:
             try:
                 async with asyncio.timeout(left):
                     await self._next_change()
@@ -206,7 +207,7 @@ class Worker:
     def _ran_for(self) -> float:
         """How long it was ready, in seconds: a long way up is no sign of stability."""
         since = self._running_since
-        return time.monotonic() - since if since is not None else 0.0
+        return now() - since if since is not None else 0.0
 
     async def _pause(self, delay: float) -> None:
         self._skip_wait.clear()
@@ -229,7 +230,7 @@ class Worker:
         try:
             launched = await self._launcher.bring_up(self.spec, self.token, started)
             self.error = None
-            self._running_since = time.monotonic()
+            self._running_since = now()
             self._set(Runtime.RUNNING)
             self.error = await self._watch(launched)
         except ServiceFailed as error:
@@ -238,6 +239,7 @@ class Worker:
             self.error = self._defect(error)
         finally:
             if launched is not None:
+                self._launcher.forget(launched)
                 await launched.process.end(self._launcher.grace)
         return launched.process.returncode if launched else None
 
@@ -257,9 +259,7 @@ class Worker:
         ok = await self._launcher.probe(launched, self.spec)
         # Reading the whole tree's CPU time costs milliseconds: only when it matters.
         cpu = 0.0 if ok else await asyncio.to_thread(launched.process.cpu_seconds)
-        return liveness.observe(
-            now=time.monotonic(), wall=time.time(), ok=ok, cpu=cpu, lines=launched.output.count
-        )
+        return liveness.observe(now=now(), wall=wall(), ok=ok, cpu=cpu, lines=launched.output.count)
 
     def _defect(self, error: Exception) -> ServiceFailed:
         return ServiceFailed(

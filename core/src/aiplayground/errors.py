@@ -37,6 +37,7 @@ class FailureClass(StrEnum):
     PLUGIN = "plugin"
     PORT_TAKEN = "port-taken"
     TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"
 
 
 class AIPlaygroundError(Exception):

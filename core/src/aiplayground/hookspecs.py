@@ -80,7 +80,8 @@ async def health(ctx: ServiceContext) -> Health:
     """Say whether the backend answers, and with which models loaded.
 
     Called at the end of a start, and when someone asks. A running worker process is watched by the
-    kernel itself, through its `ready_path`.
+    kernel itself, through its `ready_path`; a backend without workers is asked this every
+    `liveness.interval` seconds, has failed once it is not well, and runs again when it is.
     """
 
 
@@ -142,6 +143,8 @@ async def uninstall(ctx: ServiceContext) -> None:
 async def installed_version(ctx: ServiceContext) -> str | None:
     """Return the engine's version, or None when the engine is not installed.
 
+    An empty text: it is there, of a version that is not known.
+
     Called when the kernel comes up and after `setup`; must not start the engine. Raise
     `ServiceFailed` when the installation is there but broken.
     """
@@ -178,7 +181,11 @@ def register_methods() -> Mapping[str, Callable[..., Any]]:
 
 @hookspec
 def register_routes() -> Sequence[Any]:
-    """Return Starlette routes that the gateway mounts."""
+    """Return Starlette routes that the gateway mounts.
+
+    A request's scope has the kernel as `aiplayground.kernel`. A route needs the kernel's token
+    unless its endpoint has the attribute `aiplayground_open = True`; every WebSocket needs it.
+    """
 
 
 @hookspec

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -17,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
+from ._clock import now
+from ._endpoint import endpoints
 from ._files import Opener
 from ._front import MethodTable, detach_all
 from ._home import HomeLock, open_ledger
 from ._host import Host, Library
 from ._inference import Inference
+from ._launch import Launcher
 from ._loader import RESERVED, PluginSet, load_plugins
-from ._logs import LogHub, ServiceLog
+from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._service import Service
 from .devices import DeviceDesk
@@ -62,9 +64,10 @@ class Kernel:
     """Runs backends.
 
     `home`: the folder that everything lies under (default: `AIPG_HOME`, else the platform's
-    places). `plugins`: plugin objects by name, besides those that are installed; `discover=False`
-    leaves the installed ones out. `settings`: the top layer, in the shape of the settings file.
-    `exclusive`: be the only such kernel of this home, or fail saying who holds it.
+    places). `plugins`: plugin objects by name, or `Path`s of manifests, besides those that are
+    installed; `discover=False` leaves the installed ones out. `settings`: the top layer, in the
+    shape of the settings file. `exclusive`: be the only such kernel of this home, or fail saying
+    who holds it.
 
         async with Kernel() as kernel:
             async for chunk in kernel.chat(request):
@@ -92,10 +95,15 @@ class Kernel:
             discover=discover,
             allow=self.settings.plugins.allow,
             deny=self.settings.plugins.deny,
+            endpoints=endpoints(self.settings.attach),
+            manifests=self.paths.manifests,
         )
+        self._keys = self._attached_keys()
         self.id = uuid.uuid4().hex
         self.exclusive = exclusive
-        self._router = Router(self.plugins, self._on_blocked)
+        self._router = Router(
+            self.plugins, self._on_blocked, {name: hiding(key) for name, key in self._keys.items()}
+        )
         self._bus = Bus(self._snapshot)
         self._services: dict[str, Service] = {}
         self._methods = MethodTable(self)
@@ -139,8 +147,13 @@ class Kernel:
         ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
         self._stack.push_async_callback(asyncio.to_thread, ledger.close)
         limits = self.settings.logs
+        hide = hiding([key for keys in self._keys.values() for key in keys])
         logs = LogHub(
-            self.paths.logs, max_bytes=limits.max_bytes, backups=limits.backups, level=limits.level
+            self.paths.logs,
+            max_bytes=limits.max_bytes,
+            backups=limits.backups,
+            level=limits.level,
+            redact=lambda text: redact(hide(text)),
         )
         self._stack.push_async_callback(asyncio.to_thread, logs.close)
         self._stack.push_async_callback(self._close_http)
@@ -160,6 +173,8 @@ class Kernel:
             http=self._http_client,
             announce=self._announce,
             ledger=ledger,
+            hide=hide,
+            launcher=self._launcher,
         )
         self._services.update(
             {name: Service(spec, self._host) for name, spec in self._router.specs.items()}
@@ -221,7 +236,7 @@ class Kernel:
 
     async def _stop_services(self) -> list[str]:
         """Stop in reverse order of starting; a slow one does not keep the others up."""
-        deadline = time.monotonic() + self.settings.timeouts.shutdown
+        deadline = now() + self.settings.timeouts.shutdown
         order = sorted(self._services.values(), key=lambda each: each.started_at, reverse=True)
         idle = [each for each in order if each.runtime is Runtime.STOPPED]
         limit = self.settings.timeouts.shutdown
@@ -229,7 +244,7 @@ class Kernel:
         order = [each for each in order if each not in idle]
         for place, service in enumerate(order):
             # Its share of what is left: a slow one does not use up the time of the others.
-            left = (deadline - time.monotonic()) / (len(order) - place)
+            left = (deadline - now()) / (len(order) - place)
             late.append(await _closed_late(service, left))
         return [name for name in late if name is not None]
 
@@ -511,15 +526,28 @@ class Kernel:
 
     def _http_client(self) -> httpx.AsyncClient:
         if self._http is None:
-            import httpx
+            from ._client import worker_client
 
-            # A proxy of the environment has no business between us and our own workers.
-            self._http = httpx.AsyncClient(trust_env=False, limits=httpx.Limits())
+            self._http = worker_client(self._host.keys)
         return self._http
 
     async def _close_http(self) -> None:
         if self._http is not None:
             await self._http.aclose()
+
+    def _attached_keys(self) -> dict[str, list[str]]:
+        """Return the attached services, each with its key, if it has one."""
+        found: dict[str, list[str]] = {}
+        for spec in (spec for plugin in self.plugins.loaded for spec in plugin.backends):
+            attachment = self.settings.attachment(spec.name)
+            if attachment is not None:
+                key = attachment.api_key
+                found[spec.name] = [key.get_secret_value()] if key is not None else []
+        return found
+
+    def _launcher(self, **options: Any) -> Launcher:
+        """Make what launches the workers of one service; the testing kit puts faults in here."""
+        return Launcher(**options)
 
     def _model_roots(self) -> list[Path]:
         return [self.paths.models, *self.settings.models.folders]

@@ -105,6 +105,11 @@ class Paths:
         """The user's settings file."""
         return self.config / "config.toml"
 
+    @property
+    def manifests(self) -> Path:
+        """Where backends lie that are one file each."""
+        return self.config / "backends"
+
     def service_data(self, name: str) -> Path:
         """Where a service's engine keeps its own files."""
         return self.data / "services" / _checked(name)

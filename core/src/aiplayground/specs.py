@@ -6,11 +6,11 @@ discovery must stay cheap. Requests and responses are in `types`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 class Capability(StrEnum):
@@ -28,14 +28,38 @@ class Capability(StrEnum):
     VISION = "vision"
 
 
+OPENAI_PARAMETERS = frozenset(
+    {
+        "dimensions",
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_tokens",
+        "n",
+        "parallel_tool_calls",
+        "presence_penalty",
+        "response_format",
+        "seed",
+        "stop",
+        "temperature",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+    }
+)
+"""The request fields that OpenAI's own API has, of those that ours has."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendSpec:
     """Who a backend is: returned by the `backend` hook.
 
-    `settings` names a pydantic model as `"package.module:Class"`; it is imported on first use.
+    `settings` names a pydantic model as `"package.module:Class"`, which is imported on first use,
+    or is a function without arguments that returns the model.
     `parameters` lists the request fields that the backend honours; another one answers -4.
     `api="openai"` says that the primary worker speaks the OpenAI API: the kernel then supplies
-    `chat`, `generate` (completion), `embed`, `list_models` and `health`.
+    `chat`, `generate` (completion, rerank), `embed`, `list_models` and `health`.
     """
 
     name: str
@@ -44,7 +68,7 @@ class BackendSpec:
     parameters: frozenset[str] = frozenset()
     preferred_port: int | None = None
     required: bool = False
-    settings: str | None = None
+    settings: str | Callable[[], type[Any]] | None = None
     api: Literal["openai"] | None = None
     description: str = ""
 
@@ -53,12 +77,14 @@ class BackendSpec:
 class LaunchSpec:
     """How to start one worker process: given to `ctx.spawn`.
 
-    `argv`: `{port}` and `{fd}` are replaced. A worker that takes `{fd}` gets a bound socket which
-    it listens on; one that takes `{port}` opens the port itself and is shown to own it.
+    `argv`, and the values of `env`: `{port}`, `{fd}`, `{token}` are replaced. A worker that takes
+    `{fd}` gets a bound socket which it listens on; one that takes `{port}` opens the port itself
+    and is shown to own it.
     `ours`: the program calls `aiplayground.serving.parent.watch_parent` and so ends with the
     kernel; any other program runs under the kernel's guard.
     `ready_path` is asked with GET until it answers 200.
     `start_timeout` (seconds) is extended by progress: each line of log output renews it.
+    `authorize`: the program asks for a key, which is `{token}`; the kernel's HTTP client sends it.
     """
 
     argv: Sequence[str]
@@ -70,6 +96,7 @@ class LaunchSpec:
     ours: bool = False
     ready_path: str = "/health"
     start_timeout: float | None = None
+    authorize: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

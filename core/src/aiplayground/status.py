@@ -20,11 +20,15 @@ class WorkerInfo:
     pid: int | None
     restarts: int = 0
     error: str | None = None
+    attached: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceInfo:
-    """A service at one moment. `as_api` is the shape of the API reference."""
+    """A service at one moment. `as_api` is the shape of the API reference.
+
+    `attached`: it is a server that already runs; the kernel neither starts nor ends it.
+    """
 
     name: str
     title: str
@@ -39,6 +43,7 @@ class ServiceInfo:
     error: dict[str, Any] | None = None
     workers: tuple[WorkerInfo, ...] = ()
     models: tuple[str, ...] = ()
+    attached: bool = False
 
     @property
     def status(self) -> BackendStatus:
@@ -51,7 +56,10 @@ class ServiceInfo:
         return is_set_up(self.installation)
 
     def as_api(self) -> dict[str, Any]:
-        """Return `ApiServiceInformation` of the API reference, plus `error` when there is one."""
+        """Return `ApiServiceInformation` of the API reference.
+
+        Beyond it: `error` when there is one, and `attached` when that is so.
+        """
         info: dict[str, Any] = {
             "name": self.name,
             "baseUrl": self.base_url,
@@ -64,4 +72,6 @@ class ServiceInfo:
             info["version"] = self.version
         if self.error is not None:
             info["error"] = self.error
+        if self.attached:
+            info["attached"] = True
         return info

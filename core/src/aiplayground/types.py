@@ -131,11 +131,15 @@ class SpeechRequest(Frozen):
 
 
 class RerankRequest(Frozen):
-    """Order documents by how well they answer a query."""
+    """Order documents by how well they answer a query; the best `top_n` of them, or all.
+
+    The event that answers it is of the kind `result`, with `results`: a list of `index` and
+    `relevance_score`, best first.
+    """
 
     kind: Literal["rerank"] = "rerank"
     model: str | None = None
-    query: str
+    query: str = Field(min_length=1)
     documents: list[str] = Field(min_length=1)
     top_n: Annotated[int, Field(ge=1)] | None = None
 
@@ -218,6 +222,17 @@ class Embeddings(Frozen):
 
     model: str
     vectors: list[list[float]]
+    usage: Usage = Usage()
+
+
+class Scores(Frozen):
+    """How well each document answers a query, in the order of the documents.
+
+    The scale is the model's own: higher is better, and scores of two models cannot be compared.
+    """
+
+    model: str
+    scores: list[float]
     usage: Usage = Usage()
 
 

@@ -114,10 +114,15 @@ class Attached(Backend):
 
 
 def make_kernel(
-    home: Path, *plugins: Any, own: Mapping[str, Any] | None = None, **options: Any
+    home: Path,
+    *plugins: Any,
+    own: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Kernel:
     """Return a kernel with the gateway and these plugins; `own` are the gateway's settings."""
     named = {each.spec.name if hasattr(each, "spec") else "extra": each for each in plugins}
+    named |= more or {}
     settings = {**QUICK, "services": {"ai-backend": {"port": free_port(), **(own or {})}}}
     return Kernel(
         home=home,

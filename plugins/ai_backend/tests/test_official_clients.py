@@ -13,6 +13,7 @@ from typing import Any
 import anthropic
 import openai
 import pytest
+from openai.types.chat import ChatCompletionMessageFunctionToolCall
 
 pytestmark = pytest.mark.engine
 
@@ -97,8 +98,10 @@ def test_tools_and_json_schema(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model="guide", messages=ASKED, tools=[tool], tool_choice="required", seed=1
     )
-    (call,) = answer.choices[0].message.tool_calls or ()
-    assert call.type == "function"
+    calls = answer.choices[0].message.tool_calls
+    assert calls is not None
+    (call,) = calls
+    assert isinstance(call, ChatCompletionMessageFunctionToolCall)
     assert json.loads(call.function.arguments)["on"] in (True, False)
     formed = client.chat.completions.create(
         model="guide",
@@ -219,7 +222,7 @@ def test_messages_with_a_tool(claude: anthropic.Anthropic) -> None:
     assert answer.stop_reason == "tool_use"
     (call,) = answer.content
     assert call.type == "tool_use"
-    assert call.input["on"] in (True, False)  # type: ignore[index]  # an object
+    assert call.input["on"] in (True, False)
     with claude.messages.stream(
         model="guide", max_tokens=100, messages=asked, tools=[tool], tool_choice={"type": "any"}
     ) as stream:

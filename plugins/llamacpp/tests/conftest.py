@@ -16,16 +16,28 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("models") / "tiny.gguf")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of a module that names `ENGINES` with each of them, but for `PYTHON_ALONE`."""
+    engines = getattr(metafunc.module, "ENGINES", ())
+    if metafunc.function.__name__ in getattr(metafunc.module, "PYTHON_ALONE", ()):
+        engines = engines[:1]
+    if engines and "launch" in metafunc.fixturenames:
+        metafunc.parametrize("launch", engines, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+def launch(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Launch]:
     """Start workers as the kernel does, on a bound socket; all are ended with the session."""
+    engine = getattr(request, "param", "python")
     with ExitStack() as stack:
 
         def start(
             *arguments: str, env: Mapping[str, str] | None = None, ready: bool = True
         ) -> Worker:
             log = tmp_path_factory.mktemp("worker") / "stderr"
-            worker = start_worker(arguments, env or {}, log)
+            worker = start_worker(arguments, env or {}, log, engine)
             stack.callback(end_worker, worker)
             if ready:
                 worker.wait_ready()

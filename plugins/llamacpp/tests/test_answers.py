@@ -8,9 +8,12 @@ from typing import Any
 import httpx
 import pytest
 from plugins.llamacpp.tests.tiny_model import CONTEXT
+from plugins.llamacpp.tests.workers import ENGINES as BOTH
 from plugins.llamacpp.tests.workers import Worker
 
 pytestmark = pytest.mark.engine
+
+ENGINES = BOTH
 
 
 def events(answer: httpx.Response) -> list[dict[str, Any]]:
@@ -124,7 +127,9 @@ def test_the_end_of_the_context_ends_the_answer(worker: Worker) -> None:
     answer = complete(worker, "a" * (CONTEXT - 10), ignore_eos=True, max_tokens=10**9).json()
     assert answer["choices"][0]["finish_reason"] == "length"
     assert answer["usage"]["prompt_tokens"] == CONTEXT - 10
-    assert answer["usage"]["total_tokens"] == CONTEXT + 1  # the last one need not be kept
+    # The last one need not be kept; llama-server ends before it all the same.
+    last = 1 if worker.engine == "python" else 0
+    assert answer["usage"]["total_tokens"] == CONTEXT + last
 
 
 def test_control_tokens_in_the_users_text_are_text(worker: Worker) -> None:

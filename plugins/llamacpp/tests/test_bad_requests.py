@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 from plugins.llamacpp.tests.tiny_model import CONTEXT
+from plugins.llamacpp.tests.workers import ENGINES as BOTH
 from plugins.llamacpp.tests.workers import Worker
 
 pytestmark = pytest.mark.engine
+
+ENGINES = BOTH
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT = "/v1/chat/completions"

@@ -12,11 +12,22 @@ from typing import Any
 import httpx
 import pytest
 from plugins.llamacpp.tests.tiny_model import write_model
+from plugins.llamacpp.tests.workers import ENGINES as BOTH
 from plugins.llamacpp.tests.workers import Launch, Worker
 
 from aiplayground.serving.protocol import ERROR_PREFIX
 
 pytestmark = pytest.mark.engine
+
+ENGINES = BOTH
+PYTHON_ALONE = {
+    # What ends before there is an engine is the same code for both.
+    "test_a_start_with_a_file_that_cannot_be_loaded",
+    "test_a_start_with_wrong_settings",
+    "test_a_port_that_is_taken",
+    # A llama-server that lacks one is in test_setup.
+    "test_a_start_without_the_shared_library",
+}
 
 LONG = json.dumps({"context_size": 200_000})
 ENDLESS = {"ignore_eos": True, "temperature": 0}

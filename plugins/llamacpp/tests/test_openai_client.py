@@ -8,8 +8,10 @@ from typing import Any
 
 import openai
 import pytest
+from plugins.llamacpp.tests.workers import ENGINES as BOTH
 from plugins.llamacpp.tests.workers import Launch, Worker
 
+ENGINES = BOTH
 USER: Any = [{"role": "user", "content": "Hello"}]
 SCHEMA: Any = {
     "type": "object",

@@ -142,7 +142,8 @@ def test_who_it_is() -> None:
     spec = plugin.backend()
     assert (spec.name, spec.preferred_port, spec.api) == ("llamacpp-backend", 8080, "openai")
     assert spec.capabilities == {
-        Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.TOOLS,
+        Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.RERANK,
+        Capability.TOOLS, Capability.VISION,
     }  # fmt: skip
     assert spec.parameters >= {"temperature", "seed", "stop", "max_tokens"}
 
@@ -180,6 +181,13 @@ async def test_the_first_model_goes_into_the_empty_worker_and_the_next_beside_it
     ]  # fmt: skip
     assert listed[0].service == "llamacpp-backend"
     assert [worker.model for worker in ctx.workers.values()] == ["a", "b"]
+
+
+async def test_which_models_are_listed_as_able_to_see(ctx: Any) -> None:
+    assert [model.vision for model in await plugin.list_models(ctx)] == [False] * 3
+    models = {"a": {"projector": "mmproj.gguf"}, "b": {"projector": ""}, "e": {}}
+    ctx.settings = Settings.model_validate({"models": models})
+    assert [model.vision for model in await plugin.list_models(ctx)] == [True, False, False]
 
 
 async def test_unloading_empties_the_first_worker_and_ends_the_others(ctx: Any) -> None:

@@ -56,7 +56,7 @@ def test_the_user_does_not_speak_in_control_tokens() -> None:
 
 def test_content_parts_are_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert tokens(parts) == tokens("ab")
+    assert tokens(parts) == tokens("a\nb")
 
 
 @pytest.mark.parametrize(

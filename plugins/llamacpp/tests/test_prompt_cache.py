@@ -27,8 +27,16 @@ def test_the_longest_beginning_is_found() -> None:
     assert cache.find([5, *TEXT], more_than=0) is None
 
 
+def test_a_short_prompt_finds_the_conversation_that_it_began() -> None:
+    cache = PromptCache(10_000)
+    assert add(cache, TEXT[:80])
+    entry = cache.find(TEXT[:20], more_than=16)
+    assert entry is not None
+    assert len(entry.tokens) == 80
+
+
 def test_where_nothing_can_be_taken_back_only_whole_entries_will_do() -> None:
-    cache = PromptCache(10_000, whole=True)
+    cache = PromptCache(10_000, reach=0)
     assert add(cache, [*TEXT[:80], 8])
     assert add(cache, TEXT[:60])
     assert not add(cache, TEXT[:60])
@@ -36,6 +44,22 @@ def test_where_nothing_can_be_taken_back_only_whole_entries_will_do() -> None:
     assert entry is not None
     assert len(entry.tokens) == 60
     assert cache.find(TEXT[:60], more_than=0) is None
+
+
+def test_short_entries_can_be_cut_where_long_ones_cannot() -> None:
+    cache = PromptCache(10_000, reach=50)
+    assert add(cache, TEXT[:50])
+    assert add(cache, TEXT[:80])
+    assert len(cache) == 2  # the longer one is no use to those who need the shorter
+    found = cache.find([*TEXT[:60], -1], more_than=0)
+    assert found is not None
+    assert len(found.tokens) == 50
+    found = cache.find([*TEXT[:45], -1], more_than=0)
+    assert found is not None
+    assert len(found.tokens) == 50
+    found = cache.find(TEXT[:81], more_than=0)
+    assert found is not None
+    assert len(found.tokens) == 80
 
 
 def test_what_is_known_or_too_small_or_too_large_is_not_wanted() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,8 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from scripts import llama_server
 
-MODULE = "aiplayground_llamacpp.worker"
+MODULES = {
+    "python": "aiplayground_llamacpp.worker",
+    "llama-server": "aiplayground_llamacpp.server.worker",
+}
+"""The worker's program by the choice of engine."""
+
+ENGINES = tuple(MODULES)
 TOKEN = "a-secret-of-the-test"
 
 
@@ -28,6 +37,7 @@ class Worker:
     port: int
     log: Path
     lifeline: int
+    engine: str = "python"
     headers: dict[str, str] = field(default_factory=lambda: {"Authorization": f"Bearer {TOKEN}"})
 
     @property
@@ -71,7 +81,24 @@ class Worker:
 Launch = Callable[..., Worker]
 
 
-def start_worker(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> Worker:
+def with_program(arguments: Sequence[str], engine: str) -> list[str]:
+    """Return the arguments with the llama-server to use in the settings, where they are sound."""
+    if engine == "python":
+        return list(arguments)
+    given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    try:
+        settings = json.loads(given.get("--settings", "{}"))
+    except ValueError:
+        return list(arguments)
+    if isinstance(settings, dict):
+        settings = {"llama_server": str(llama_server.ready()), **settings}
+        given["--settings"] = json.dumps(settings)
+    return [each for pair in given.items() for each in pair]
+
+
+def start_worker(
+    arguments: Sequence[str], env: Mapping[str, str], log: Path, engine: str = "python"
+) -> Worker:
     # Held until the worker has ended: it dies with the test run, however that ends.
     watched, lifeline = os.pipe()
     own = {"AIPG_WORKER_TOKEN": TOKEN, "AIPG_PARENT_FD": str(watched)}
@@ -81,20 +108,22 @@ def start_worker(arguments: Sequence[str], env: Mapping[str, str], log: Path) ->
         port = sock.getsockname()[1]
         where = [] if "--port" in arguments else ["--fd", str(sock.fileno())]
         process = subprocess.Popen(
-            [sys.executable, "-m", MODULE, *where, *arguments],
+            [sys.executable, "-m", MODULES[engine], *where, *with_program(arguments, engine)],
             env={**os.environ, **own, **env},
             pass_fds=[sock.fileno(), *([watched] if "AIPG_PARENT_FD" not in env else [])],
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     os.close(watched)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
-    return Worker(process, client, port, log, lifeline)
+    return Worker(process, client, port, log, lifeline, engine)
 
 
 def end_worker(worker: Worker) -> None:
     worker.client.close()
-    if worker.process.poll() is None:
-        worker.process.kill()
+    # All of its group: the kernel's guard, which would end what it leaves, is not there.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(worker.process.pid, signal.SIGKILL)
     worker.process.wait(20)
     os.close(worker.lifeline)

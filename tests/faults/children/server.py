@@ -6,12 +6,15 @@ Arguments: the port, then any of: `count=FILE` (add our process id to it), `say=
 `hold` (never listen), `stubborn` (ignore SIGTERM), `port=N` (listen elsewhere), `chunks=N`,
 `grandchild=FILE` (start a process that holds our pipes, and note its id there),
 `stall=N` (say nothing more after N chunks), `cut=N` (crash after N bytes of a stream),
-`die=SECONDS` (after it began to listen).
+`die=SECONDS` (after it began to listen), `key=KEY` (asked of every request, and told to those who
+come with another), `prefix=PATH` (all else is not found), `models=A,B` (names that it lists),
+`loading=SECONDS` (in which it answers 503).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -23,6 +26,7 @@ from pathlib import Path
 
 PAUSE = 0.05
 SLEEP = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)"
+BEGAN = time.monotonic()
 
 
 def options() -> dict[str, str]:
@@ -59,17 +63,50 @@ def misbehave(told: dict[str, str]) -> None:
 def answer(connection: socket.socket, told: dict[str, str]) -> None:
     """Answer one request and close."""
     with contextlib.suppress(OSError), connection:
-        request = b""
-        while b"\r\n\r\n" not in request:
-            if not (part := connection.recv(65536)):
-                return
-            request += part
-        if request.startswith(b"POST /v1/chat/completions"):
-            stream(connection, told)
+        request = receive(connection)
+        if not request:
             return
-        body = b'{"data": [{"id": "m"}]}'
-        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n")
-        connection.sendall(b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        path = request.split()[1].decode()
+        given = next((line for line in request.split(b"\r\n") if b"Bearer " in line), b"").decode()
+        prefix = told.get("prefix", "")
+        if "key" in told and given.partition("Bearer ")[2] != told["key"]:
+            reply(connection, "401 Unauthorized", {"error": {"message": f"wrong key: {given}"}})
+        elif time.monotonic() < BEGAN + float(told.get("loading", "0")):
+            reply(connection, "503 Loading", {"error": {"message": "Loading model"}})
+        elif not path.startswith(prefix):
+            reply(connection, "404 Not Found", {"error": {"message": f"no {path}"}})
+        elif path == f"{prefix}/v1/chat/completions":
+            stream(connection, told)
+        elif path == f"{prefix}/v1/embeddings":
+            reply(connection, "200 OK", {"data": [{"embedding": [0.5, 0.25]}]})
+        else:
+            names = told.get("models", "m").split(",")
+            reply(connection, "200 OK", {"data": [{"id": name} for name in names]})
+
+
+def receive(connection: socket.socket) -> bytes:
+    """Read one request, body and all: what is left unread at a close makes the system reset it."""
+    request, whole = b"", 1
+    while len(request) < whole:
+        if not (part := connection.recv(65536)):
+            return b""
+        request += part
+        head, found, _ = request.partition(b"\r\n\r\n")
+        if found:
+            lengths = [
+                each for each in head.split(b"\r\n") if each[:15].lower() == b"content-length:"
+            ]
+            whole = len(head) + 4 + (int(lengths[0][15:]) if lengths else 0)
+        else:
+            whole = len(request) + 1
+    return request
+
+
+def reply(connection: socket.socket, status: str, value: object) -> None:
+    """Send a JSON body."""
+    body = json.dumps(value).encode()
+    head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
 
 
 def stream(connection: socket.socket, told: dict[str, str]) -> None:

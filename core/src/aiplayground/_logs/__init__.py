@@ -19,7 +19,9 @@ from types import TracebackType
 from typing import Self
 
 from ._files import LogWriter
-from ._redact import redact as hide_secrets
+from ._redact import hiding, redact
+
+__all__ = ["KERNEL", "LogHub", "LogLine", "LogStream", "ServiceLog", "hiding", "redact"]
 
 KERNEL = "kernel"
 """The name of the kernel's own log; no service may have it."""
@@ -211,7 +213,7 @@ class LogHub:
         max_bytes: int = 5 * 1024 * 1024,
         backups: int = 3,
         level: str = "info",
-        redact: Redact = hide_secrets,
+        redact: Redact = redact,
     ) -> None:
         self._folder = folder
         self._level = logging.getLevelNamesMapping()[level.upper()]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 
 HIDDEN = "[hidden]"
+LEAST = 8
+"""Characters of a secret at least: `none` and `x` are keys, too, and ordinary words."""
 
 # Each pattern keeps its first group: what says that a secret follows.
 _SECRETS = tuple(
@@ -26,3 +29,16 @@ def redact(text: str) -> str:
     for pattern in _SECRETS:
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return text
+
+
+def hiding(secrets: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that hides these very secrets, wherever they stand in a text."""
+    # The longest first: one may be a part of another.
+    known = sorted((each for each in secrets if len(each) >= LEAST), key=len, reverse=True)
+
+    def hide(text: str) -> str:
+        for secret in known:
+            text = text.replace(secret, HIDDEN)
+        return text
+
+    return hide

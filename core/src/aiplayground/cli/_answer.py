@@ -17,8 +17,9 @@ from ._wrap import Wrapper
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aiplayground.kernel import Kernel
     from aiplayground.types import ChatChunk, ChatRequest, ModelInfo, Usage
+
+    from ._kernels import ChatKernel
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Silent:
         """Show nothing."""
 
 
-async def ask(kernel: Kernel, request: ChatRequest, screen: Screen, answer: Answer) -> None:
+async def ask(kernel: ChatKernel, request: ChatRequest, screen: Screen, answer: Answer) -> None:
     """Fill `answer` and show it on the way; what came is kept when this is cancelled or fails."""
     try:
         async with (

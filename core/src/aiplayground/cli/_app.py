@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from aiplayground.paths import Paths
 
     from ._signals import Signals
@@ -24,6 +26,8 @@ class App:
     """The folder of `--home`, to be passed to `Kernel(home=...)`."""
     json: bool = False
     """Whether the command was asked for JSON; errors are printed as JSON then, too."""
+    loop_factory: Callable[[], AbstractEventLoop] | None = field(default=None, repr=False)
+    """What makes the event loop; None: asyncio's own."""
     signals: Signals | None = field(default=None, repr=False)
     """What Ctrl-C does, while a kernel runs."""
 

@@ -17,9 +17,8 @@ from ._sampling import chat_request
 from ._status import narrated
 
 if TYPE_CHECKING:
-    from aiplayground.kernel import Kernel
-
     from ._app import App
+    from ._kernels import ChatKernel
 
 HISTORY = "chat_history"
 
@@ -35,7 +34,7 @@ _COMMAND = re.compile(r"/([a-z]*)(\s|$)")
 
 async def converse(
     app: App,
-    kernel: Kernel,
+    kernel: ChatKernel,
     model: str | None,
     system: str | None,
     sampling: dict[str, Any],
@@ -58,7 +57,7 @@ class Conversation:
     """What was said so far, and with which model."""
 
     def __init__(
-        self, kernel: Kernel, model: str, system: str | None, sampling: dict[str, Any]
+        self, kernel: ChatKernel, model: str, system: str | None, sampling: dict[str, Any]
     ) -> None:
         self.model = model
         self.system = system

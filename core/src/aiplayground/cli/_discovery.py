@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -56,8 +56,22 @@ class PluginCommands:
 
 def discover(app: App) -> PluginSet:
     """Load the installed plugins as a kernel would. Raises `InvalidSettings`."""
-    allow, deny = _limits(app.paths, os.environ)
-    return load_plugins(allow=allow, deny=deny)
+    plain = _plain_limits(app.paths, os.environ)
+    if plain is not None:
+        return load_plugins(
+            allow=plain.get("allow"), deny=plain.get("deny", ()), manifests=app.paths.manifests
+        )
+    from aiplayground._endpoint import endpoints
+    from aiplayground.settings import load_layers
+
+    settings = load_layers(app.paths, os.environ).kernel()
+    limits = settings.plugins
+    return load_plugins(
+        allow=limits.allow,
+        deny=limits.deny,
+        endpoints=endpoints(settings.attach),
+        manifests=app.paths.manifests,
+    )
 
 
 def plugin_commands(plugins: PluginSet) -> PluginCommands:
@@ -85,16 +99,6 @@ def model_files(plugins: PluginSet) -> list[Path]:
             with suppress(Exception):
                 found += plugin.plugin.model_files()
     return found
-
-
-def _limits(paths: Paths, environ: Mapping[str, str]) -> tuple[Iterable[str] | None, Iterable[str]]:
-    limits = _plain_limits(paths, environ)
-    if limits is not None:
-        return limits.get("allow"), limits.get("deny", ())
-    from aiplayground.settings import load_layers
-
-    settings = load_layers(paths, environ).kernel().plugins
-    return settings.allow, settings.deny
 
 
 def _plain_limits(paths: Paths, environ: Mapping[str, str]) -> dict[str, list[str]] | None:

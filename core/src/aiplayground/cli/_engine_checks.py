@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import AIPlaygroundError
@@ -70,6 +71,10 @@ async def check_engine(kernel: Kernel, spec: BackendSpec, timeout: float) -> Fin
             f"disk needs longer: aipg doctor --timeout {timeout * 4:.0f}",
         )
     left = await _end(kernel, spec.name)
+    if service.attached:
+        where = f"attached to {service.base_url}: {finding.message}"
+        details = {**finding.details, "attached": True, "url": service.base_url}
+        finding = replace(finding, message=where, details=details)
     return left or finding
 
 

@@ -57,7 +57,7 @@ class Remote:
     def __init__(self, url: str, token: str, told: dict[str, Any]) -> None:
         self.url = url
         self.told = told
-        self._token = token
+        self.token = token
 
     def services(self) -> list[dict[str, Any]]:
         """Return every service."""
@@ -105,7 +105,7 @@ class Remote:
         path: str,
         body: dict[str, Any] | None,
     ) -> http.client.HTTPResponse:
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         try:
             connection.request(method, path, json.dumps(body or {}), headers)
             answer = connection.getresponse()

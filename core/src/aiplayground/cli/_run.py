@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aiplayground.kernel import Kernel
 
     from ._app import App
+    from ._kernels import ChatKernel
 
 T = TypeVar("T")
 
@@ -33,9 +34,29 @@ def run_with_kernel(app: App, work: Callable[[Kernel], Awaitable[T]], **options:
     return run(app, main)
 
 
+def run_with_any(app: App, work: Callable[[ChatKernel], Awaitable[T]]) -> T:
+    """Do the work with the kernel that runs with this home, else with one of its own."""
+    from ._remote import running
+
+    remote = running(app.paths)
+    if remote is None:
+        return run_with_kernel(app, work)
+
+    async def main() -> T:
+        from ._remote_kernel import connected
+
+        async with connected(remote, app.paths) as kernel:
+            return await work(kernel)
+
+    return run(app, main)
+
+
 def run(app: App, main: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine function in an event loop that signals end cleanly."""
-    with asyncio.Runner() as runner, Signals(runner.get_loop()) as signals:
+    with (
+        asyncio.Runner(loop_factory=app.loop_factory) as runner,
+        Signals(runner.get_loop()) as signals,
+    ):
         app.signals = signals
         try:
             return runner.run(_watched(main, signals))

@@ -16,7 +16,7 @@ from aiplayground.states import Runtime
 from ._output import colour, is_terminal, without_controls
 
 if TYPE_CHECKING:
-    from aiplayground.kernel import Kernel
+    from ._kernels import ChatKernel
 
 _CLEAR = "\r\x1b[K"
 _THINKING = "Thinking …"
@@ -55,7 +55,7 @@ class StatusLine:
 
 
 @asynccontextmanager
-async def narrated(kernel: Kernel, model: str) -> AsyncIterator[StatusLine]:
+async def narrated(kernel: ChatKernel, model: str) -> AsyncIterator[StatusLine]:
     """Say what the kernel does to get an answer of a model, until `end` or the end of the block."""
     status = StatusLine()
     if any(service.models for service in kernel.services()):

@@ -9,14 +9,14 @@ import click
 
 from ._app import App, json_option
 from ._output import print_json
-from ._run import run_with_kernel
+from ._run import run_with_any
 from ._sampling import given, sampling_options
 from .completion import complete_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from aiplayground.kernel import Kernel
+    from ._kernels import ChatKernel
 
 
 @click.command("chat")
@@ -47,9 +47,7 @@ def command(
     sampling = given(options)
     text = _message(message)
     if text is not None:
-        said = run_with_kernel(
-            app, lambda kernel: _once(app, kernel, model, system, text, sampling)
-        )
+        said = run_with_any(app, lambda kernel: _once(app, kernel, model, system, text, sampling))
         if app.json:
             print_json(said)
         return
@@ -57,7 +55,7 @@ def command(
         raise click.UsageError("Say something: `aipg chat TEXT`, or pipe the text into it.")
     from ._conversation import converse
 
-    run_with_kernel(app, lambda kernel: converse(app, kernel, model, system, sampling))
+    run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling))
 
 
 def _message(words: Sequence[str]) -> str | None:
@@ -74,7 +72,7 @@ def _message(words: Sequence[str]) -> str | None:
 
 async def _once(
     app: App,
-    kernel: Kernel,
+    kernel: ChatKernel,
     model: str | None,
     system: str | None,
     text: str,

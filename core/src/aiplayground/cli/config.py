@@ -12,7 +12,14 @@ from ._output import print_json, print_table, say, warn
 from .completion import complete_setting
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import BaseModel
+
     from ._settings_view import SettingsView
+
+HIDDEN = "**********"
+"""What is shown of a secret, whatever its length."""
 
 
 @click.group("config")
@@ -86,6 +93,8 @@ def set_setting(app: App, key: str, value: str) -> None:
         # What is wrong may be just what is being mended; `set_value` checks the rest of it.
         services = None
     written = set_value(app.paths, key, value, services=services)
+    if _is_secret(key, services or {}):
+        written = HIDDEN
     if app.json:
         print_json({"key": key, "value": written, "path": str(app.paths.config_file)})
         return
@@ -118,6 +127,14 @@ def _view(app: App) -> SettingsView:
     for problem in view.problems:
         warn(problem)
     return view
+
+
+def _is_secret(key: str, services: Mapping[str, type[BaseModel]]) -> bool:
+    from aiplayground.settings import KernelSettings, is_secret, split_key
+
+    path = split_key(key)
+    own = services.get(path[1]) if len(path) > 2 and path[0] == "services" else None
+    return is_secret(KernelSettings, path) or (own is not None and is_secret(own, path[2:]))
 
 
 def _warn_if_hidden(app: App, key: str) -> None:

@@ -20,7 +20,7 @@ GATEWAY = "ai-backend"
 @click.option("-m", "--model", metavar="NAME", help="Model to load, too.")
 @click.pass_obj
 def start(app: App, service: str, model: str | None) -> None:
-    """Start a service of the running kernel (`aipg serve`)."""
+    """Start a service of the running kernel."""
     _show(app, the_running(app).act(service, "start", model))
 
 
@@ -29,7 +29,7 @@ def start(app: App, service: str, model: str | None) -> None:
 @click.argument("service", default=GATEWAY, shell_complete=complete_service)
 @click.pass_obj
 def stop(app: App, service: str) -> None:
-    """Stop a service of the running kernel; without one, the kernel itself."""
+    """Stop a service, or the running kernel itself."""
     _show(app, the_running(app).act(service, "stop"))
 
 
@@ -38,7 +38,7 @@ def stop(app: App, service: str) -> None:
 @click.argument("service", shell_complete=complete_service)
 @click.pass_obj
 def restart(app: App, service: str) -> None:
-    """Stop a service of the running kernel and start it again."""
+    """Stop a service and start it again."""
     _show(app, the_running(app).act(service, "restart"))
 
 

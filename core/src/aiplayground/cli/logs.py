@@ -28,9 +28,10 @@ KERNEL = "kernel"
 @click.option("-n", "--tail", type=click.IntRange(0, 1000), default=100, show_default=True)
 @click.pass_obj
 def logs(app: App, service: str, follow: bool, tail: int) -> None:
-    """Show the last lines of a service's log (default: the kernel's own).
+    """Show what a service logs.
 
-    With --json, a JSON document a line.
+    The last lines, of the kernel's own log if no service is named. With --json, a JSON document
+    a line.
     """
     name = quote(service, safe="")
     path = f"/api/kernel/services/{name}/log?tail={tail}&follow={int(follow)}"
@@ -46,9 +47,10 @@ def logs(app: App, service: str, follow: bool, tail: int) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Go on with the events that come.")
 @click.pass_obj
 def events(app: App, follow: bool) -> None:
-    """Show where everything stands and, with -f, every event from then on.
+    """Show what happens in the running kernel.
 
-    With --json, a JSON document a line.
+    Where everything stands and, with -f, every event from then on. With --json, a JSON document
+    a line.
     """
     for name, body in the_running(app).stream("/api/kernel/events"):
         if app.json:

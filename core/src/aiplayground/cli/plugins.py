@@ -84,6 +84,7 @@ def as_json(plugins: PluginSet, commands: PluginCommands) -> dict[str, Any]:
                 "distribution": each.distribution,
                 "version": each.version,
                 "hookApi": list(each.hook_api),
+                "source": each.source,
                 "services": _services(each),
                 "hooks": list(each.hooks),
                 "commands": _commands(each, commands),
@@ -131,7 +132,7 @@ def _print(plugins: PluginSet, commands: PluginCommands) -> None:
 def _row(plugin: LoadedPlugin, commands: PluginCommands) -> list[str]:
     return [
         plugin.name,
-        plugin.distribution,
+        plugin.distribution or plugin.source,
         plugin.version,
         ", ".join(map(str, plugin.hook_api)),
         ", ".join(_services(plugin)),

@@ -18,6 +18,8 @@ from ._run import run_with_kernel
 from .exits import Interrupted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiplayground.kernel import Kernel
 
 GATEWAY = "ai-backend"
@@ -38,20 +40,31 @@ OUTPUT = "serve.out"
 @json_option
 @click.pass_obj
 def command(app: App, port: int | None, host: str | None, detach: bool) -> None:
-    """Serve every backend on one port, until Ctrl-C.
+    """Serve every backend on one local port.
 
-    The OpenAI and Anthropic APIs, and the program's own. `aipg stop` ends it from elsewhere.
+    The OpenAI and Anthropic APIs, and the program's own, until Ctrl-C; `aipg stop` ends it from
+    elsewhere.
     """
     if detach:
         _announce(app, _in_background(app, port, host))
         return
     given = {"port": port, "host": host}
     own = {name: value for name, value in given.items() if value is not None}
+    app.loop_factory = _fast_loop()
     options: dict[str, Any] = {"settings": {"services": {GATEWAY: own}} if own else {}}
     try:
         run_with_kernel(app, lambda kernel: _serve(app, kernel), exclusive=True, **options)
     except Interrupted:
         return  # that is how it ends
+
+
+def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's event loop: it writes a head and its body at once."""
+    try:
+        import uvloop
+    except ImportError:  # not made for this platform
+        return None
+    return uvloop.new_event_loop
 
 
 async def _serve(app: App, kernel: Kernel) -> None:

@@ -22,7 +22,10 @@ BESIDE = ("title", "models", "workers")
 @json_option
 @click.pass_obj
 def command(app: App) -> None:
-    """List the services (backends) and their state: those of the running kernel if there is one."""
+    """List the services (backends) and their state.
+
+    Those of the running kernel (`aipg serve`) if there is one.
+    """
 
     async def look(kernel: Kernel) -> tuple[list[dict[str, Any]], int]:
         shown = [
@@ -64,6 +67,10 @@ def _print(services: list[dict[str, Any]]) -> None:
         ],
     )
     for each in services:
+        if each.get("attached"):
+            say(
+                f"{each['name']} is attached to {each['baseUrl']}; it is not started or ended here."
+            )
         if each.get("error"):
             say(f"{each['name']}: {each['error']['message']}", fg="red")
         elif not each["isSetUp"]:

@@ -138,13 +138,21 @@ def _check_version(path: Path, version: int) -> None:
 def _read_body(path: Path, cursor: Cursor, size: int, version: int) -> GgufFile:
     tensor_count = cursor.length(MAX_TENSORS, MIN_TENSOR, "tensors")
     pair_count = cursor.length(MAX_PAIRS, MIN_PAIR, "metadata values")
-    metadata = MetadataReader(cursor).read(pair_count)
+    reader = MetadataReader(cursor)
+    metadata = reader.read(pair_count)
     alignment = _alignment(metadata)
     tensors = read_tensors(cursor, tensor_count, alignment)
     data_offset = -(-cursor.offset // alignment) * alignment
     _check_layout(tensors, data_offset, size)
     return GgufFile(
-        path, size, version, alignment, data_offset, MappingProxyType(metadata), tensors
+        path,
+        size,
+        version,
+        alignment,
+        data_offset,
+        MappingProxyType(metadata),
+        tensors,
+        MappingProxyType(reader.types),
     )
 
 

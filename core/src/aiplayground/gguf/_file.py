@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from ._types import (
     EMBEDDING_ARCHITECTURES,
@@ -20,7 +21,16 @@ from ._types import (
     TensorInfo,
 )
 
-POOLING_NONE = 0  # enum llama_pooling_type
+POOLING_NONE, POOLING_RANK = 0, 4  # enum llama_pooling_type
+_HEADS = ("cls.weight", "cls.output.weight")
+
+# Kind of projector: its last tensor, and the dimension of that which is the width of embeddings.
+_LAST_TENSORS = {
+    "mlp": ("mm.2.weight", 1),
+    "ldp": ("mm.model.mb_block.1.block.2.1.bias", 0),
+    "ldpv2": ("mm.model.peg.0.bias", 0),
+    "gemma3": ("mm.input_projection.weight", 0),
+}
 _QUANTIZATION = re.compile(
     r"(?<![A-Za-z0-9])(I?Q\d(?:_[A-Z0-9]+)+|B?F16|F32|TQ\d_0|MXFP4(?:_MOE)?|NVFP4)(?![A-Za-z0-9])",
     re.IGNORECASE,
@@ -32,7 +42,8 @@ class GgufFile:
     """The header of one GGUF file whose tensors were found to lie within it.
 
     `size` is the file's in bytes; `data_offset` is where tensor data starts, in bytes from the
-    start of the file.
+    start of the file. `types` names the type of each metadata value as the specification does
+    ("float32", "array[int32]"): engines that ask for another one abort.
     """
 
     path: Path
@@ -42,6 +53,7 @@ class GgufFile:
     data_offset: int
     metadata: Mapping[str, GgufValue]
     tensors: tuple[TensorInfo, ...]
+    types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def text(self, key: str) -> str | None:
         """Return a metadata text that is there, is not empty and was short enough to keep."""
@@ -129,6 +141,18 @@ class GgufFile:
         return self.is_projector and sees is True
 
     @property
+    def projection_length(self) -> int | None:
+        """Width of the embeddings that this projector makes, in numbers, where a tensor says it.
+
+        The key of that name is another width for the first kinds of projectors, and 0 for some.
+        """
+        tensor, dimension = _LAST_TENSORS.get(self.text("clip.projector_type") or "", ("", 0))
+        for each in self.tensors:
+            if each.name == tensor and len(each.shape) > dimension:
+                return each.shape[dimension]
+        return None
+
+    @property
     def is_adapter(self) -> bool:
         """Whether this file is a LoRA adapter, to be applied to a base model."""
         return self.text("general.type") == "adapter"
@@ -139,6 +163,17 @@ class GgufFile:
         if self.architecture in EMBEDDING_ARCHITECTURES:
             return True
         return self.hyperparameter("pooling_type") not in (None, POOLING_NONE)
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether the model says how well a document answers a query.
+
+        Older files do not say so, but have the tensors of a classifier.
+        """
+        pooling = self.hyperparameter("pooling_type")
+        if pooling is not None:
+            return pooling == POOLING_RANK
+        return self.is_embedding and any(tensor.name in _HEADS for tensor in self.tensors)
 
     @property
     def split_number(self) -> int:

@@ -44,6 +44,8 @@ class MetadataReader:
         self._cursor = cursor
         self._kept = 0
         self._nested = 0
+        self._element = ""
+        self.types: dict[str, str] = {}
 
     def read(self, count: int) -> dict[str, GgufValue]:
         """Return `count` pairs, in the file's order."""
@@ -56,6 +58,8 @@ class MetadataReader:
             if key == "general.alignment" and type_id != UINT32:
                 raise Malformed("corrupt", f"{key} is a {value_type_name(type_id)}, not a uint32")
             metadata[key] = self._value(type_id)
+            name = value_type_name(type_id)
+            self.types[key] = f"{name}[{self._element}]" if type_id == ARRAY else name
         return metadata
 
     def _value(self, type_id: int) -> GgufValue:
@@ -75,6 +79,8 @@ class MetadataReader:
 
     def _array(self, depth: int) -> GgufValue:
         type_id = self._cursor.u32()
+        if depth == 1:
+            self._element = value_type_name(type_id)
         if type_id == ARRAY:
             return self._nested_array(depth)
         if type_id == STRING:

@@ -49,7 +49,6 @@ class Facts:
 
 def facts_of(file: GgufFile) -> Facts:
     """Summarise one file."""
-    width = "clip.vision.projection_dim" if file.is_projector else None
     return Facts(
         kind=_kind(file),
         architecture=file.architecture or "",
@@ -58,7 +57,7 @@ def facts_of(file: GgufFile) -> Facts:
         context_length=file.context_length,
         chat_template=file.chat_template is not None,
         license=file.license,
-        width=file.integer(width) if width else file.embedding_length,
+        width=_projector_width(file) if file.is_projector else file.embedding_length,
         vision=file.has_vision,
         tensors=len(file.tensors),
         split_number=file.split_number,
@@ -82,6 +81,11 @@ def check_group(
         if isinstance(facts, Facts):
             parts.append(facts)
     return _whole(group, parts)
+
+
+def _projector_width(file: GgufFile) -> int | None:
+    # Some converters write 0 for what they do not know.
+    return file.projection_length or file.integer("clip.vision.projection_dim") or None
 
 
 def _kind(file: GgufFile) -> Kind:

@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -27,16 +28,29 @@ from .asgi import (
     send_json,
     until_gone,
 )
-from .engine import CountingEngine, EmbeddingEngine
+from .engine import CountingEngine, EmbeddingEngine, RerankEngine
 from .host import Host
-from .metrics import CANCELLED, CONTENT_TYPE, Metrics
+from .metrics import CANCELLED, CONTENT_TYPE, Metrics, Watch
 from .protocol import HEALTH_PATH, LOAD_PATH, METRICS_PATH, UNLOAD_PATH
-from .replies import Answers, Envelope, Form, embedding_list, error_body, model_list, status_of
+from .replies import (
+    Answers,
+    Envelope,
+    Form,
+    embedding_list,
+    error_body,
+    model_list,
+    model_object,
+    status_of,
+)
+from .rerank import parse_rerank, rank_list
 from .sse import EventStream
 from .wire import Call, parse_chat, parse_completion, parse_embeddings, parse_object
 
 if TYPE_CHECKING:
-    from aiplayground.types import ChatChunk, Embeddings, EmbedRequest
+    from aiplayground.types import ChatChunk, Embeddings, EmbedRequest, RerankRequest, Scores
+
+
+MODEL_PREFIX = "/v1/models/"
 
 
 class Exchange(NamedTuple):
@@ -63,6 +77,7 @@ class App:
             "/v1/chat/completions": {"POST": self._chat},
             "/v1/completions": {"POST": self._complete},
             "/v1/embeddings": {"POST": self._embed},
+            "/v1/rerank": {"POST": self._rerank},
             METRICS_PATH: {"GET": self._show_metrics},
             LOAD_PATH: {"POST": self._load},
             UNLOAD_PATH: {"POST": self._unload},
@@ -96,8 +111,14 @@ class App:
             return 500
         return 200
 
+    def _methods(self, path: str) -> dict[str, Handler] | None:
+        name = path.removeprefix(MODEL_PREFIX)
+        if path in self._routes or name in ("", path):
+            return self._routes.get(path)
+        return {"GET": partial(self._model, name)}
+
     def _route(self, scope: Scope) -> Handler:
-        methods = self._routes.get(scope["path"])
+        methods = self._methods(scope["path"])
         if methods is None:
             raise InvalidParameters(
                 f"There is nothing at {scope['path']}.", details={"reason": "not-found"}
@@ -118,6 +139,10 @@ class App:
         model = self._host.engine.loaded
         names = {model.name: model.context_length} if model else {}
         await send_json(exchange.send, 200, model_list(names))
+
+    async def _model(self, name: str, exchange: Exchange) -> None:
+        length = self._host.find_model(name).context_length
+        await send_json(exchange.send, 200, model_object(name, length))
 
     async def _chat(self, exchange: Exchange) -> None:
         engine = self._host.engine
@@ -140,6 +165,15 @@ class App:
         answer = await until_gone(_embeddings(engine, call.request), exchange.receive)
         await send_json(exchange.send, 200, embedding_list(answer, base64=call.base64))
 
+    async def _rerank(self, exchange: Exchange) -> None:
+        engine = self._host.engine
+        call = parse_rerank(await read_body(exchange.receive))
+        if not isinstance(engine, RerankEngine):
+            raise InvalidParameters("This engine does not rank.", details={"field": "model"})
+        self._host.check_model(call.request.model or "")
+        answer = await until_gone(_scores(engine, call.request), exchange.receive)
+        await send_json(exchange.send, 200, rank_list(call, answer))
+
     async def _show_metrics(self, exchange: Exchange) -> None:
         engine = self._host.engine
         counters = engine.counters if isinstance(engine, CountingEngine) else {}
@@ -154,12 +188,12 @@ class App:
         chunks: AsyncGenerator[ChatChunk, None],
     ) -> None:
         envelope = Envelope(form, call.request.model)
-        chunks = self._metrics.watch(chunks)
+        watch = Watch(self._metrics)
         if call.stream:
-            stream = EventStream(chunks, envelope, include_usage=call.include_usage)
+            stream = EventStream(chunks, envelope, watch, include_usage=call.include_usage)
             await stream.deliver(exchange.receive, exchange.send)
             return
-        answers = await until_gone(_collect(chunks), exchange.receive)
+        answers = await until_gone(_collect(chunks, watch), exchange.receive)
         await send_json(exchange.send, 200, envelope.whole(answers))
 
     async def _load(self, exchange: Exchange) -> None:
@@ -179,16 +213,22 @@ class App:
         await send_json(exchange.send, 200, {"model": None})
 
 
-async def _collect(chunks: AsyncGenerator[ChatChunk, None]) -> Answers:
+async def _collect(chunks: AsyncGenerator[ChatChunk, None], watch: Watch) -> Answers:
     answers = Answers()
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            answers.add(chunk)
+    with watch:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                watch.see(chunk)
+                answers.add(chunk)
     return answers
 
 
 async def _embeddings(engine: EmbeddingEngine, request: EmbedRequest) -> Embeddings:
     return await engine.embed(request)
+
+
+async def _scores(engine: RerankEngine, request: RerankRequest) -> Scores:
+    return await engine.rerank(request)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

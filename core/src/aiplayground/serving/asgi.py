@@ -83,9 +83,12 @@ async def end_tasks(*tasks: asyncio.Future[Any]) -> None:
             await task
 
 
-def encode(body: Mapping[str, Any]) -> bytes:
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def encode(value: Mapping[str, Any] | str) -> bytes:
     """Write compact JSON in UTF-8."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return _JSON.encode(value).encode()
 
 
 async def send_json(send: Send, status: int, body: Mapping[str, Any]) -> None:

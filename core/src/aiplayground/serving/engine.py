@@ -19,6 +19,8 @@ if TYPE_CHECKING:
         CompletionRequest,
         Embeddings,
         EmbedRequest,
+        RerankRequest,
+        Scores,
     )
 
 Progress: TypeAlias = Callable[[float], None]
@@ -93,6 +95,17 @@ class EmbeddingEngine(Protocol):
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn texts into vectors; cancelling the call ends the work."""
+
+
+@runtime_checkable
+class RerankEngine(Protocol):
+    """An engine that also says how well documents answer a query."""
+
+    async def rerank(self, request: RerankRequest) -> Scores:
+        """Return a score for each document, whatever `top_n` says; cancelling ends the work.
+
+        Raises `InvalidParameters` if the model that is loaded does not rank.
+        """
 
 
 @runtime_checkable

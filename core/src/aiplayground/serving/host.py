@@ -88,6 +88,16 @@ class Host:
             return model
         raise self._absent(name, model)
 
+    def find_model(self, name: str) -> LoadedModel:
+        """Return the model of this name. Raises `ModelNotFound`, also while it is being loaded."""
+        model = self.engine.loaded
+        if model is not None and model.name == name:
+            return model
+        raise ModelNotFound(
+            f"The model '{name}' is not loaded here.{suggest(name, [model.name] if model else [])}",
+            details={"model": name, "loaded": model.name if model else None},
+        )
+
     def _absent(self, name: str, model: LoadedModel | None) -> AIPlaygroundError:
         if self._launching or self._loading == name:
             return ServiceNotAvailable(

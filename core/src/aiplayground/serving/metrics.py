@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Self
 
 from .replies import Totals
 
@@ -48,34 +47,19 @@ class Metrics:
             self._tokens["completion"] += usage.completion_tokens
             self._tokens["cached_prompt"] += usage.cached_tokens or 0
 
-    async def watch(
-        self, chunks: AsyncGenerator[ChatChunk, None]
-    ) -> AsyncGenerator[ChatChunk, None]:
-        """Pass chunks on, counting; closing it closes `chunks`."""
-        begun: float | None = time.monotonic()
-        totals = Totals()
-        try:
-            async with aclosing(chunks):
-                async for chunk in chunks:
-                    if begun is not None:
-                        self._add_first(time.monotonic() - begun)
-                        begun = None
-                    totals.add(chunk)
-                    yield chunk
-        except Exception:
-            self._failed += 1
-            raise
-        finally:
-            self.add_usage(totals)
+    def add_failed(self) -> None:
+        """Count an answer that an error ended."""
+        self._failed += 1
+
+    def add_first(self, seconds: float) -> None:
+        """Count how long the first piece of an answer took."""
+        place = next((n for n, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
+        self._first[place] += 1
+        self._first_sum += seconds
 
     def render(self, active: int, counters: Mapping[str, float]) -> str:
         """Return all of it; `counters` are the engine's own."""
         return "\n".join([*self._lines(active), *_engine_lines(counters), ""])
-
-    def _add_first(self, seconds: float) -> None:
-        place = next((n for n, bound in enumerate(BUCKETS) if seconds <= bound), len(BUCKETS))
-        self._first[place] += 1
-        self._first_sum += seconds
 
     def _lines(self, active: int) -> Iterator[str]:
         yield from _head("requests_total", "counter", "Requests answered, by path and status.")
@@ -99,6 +83,31 @@ class Metrics:
             yield f'{PREFIX}{name}_bucket{{le="{bound}"}} {total}'
         yield f"{PREFIX}{name}_sum {self._first_sum:.6f}"
         yield f"{PREFIX}{name}_count {total}"
+
+
+class Watch:
+    """Counts one answer, whose chunks it is shown one by one within a `with` block."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._begun: float | None = time.monotonic()
+        self.totals = Totals()
+
+    def see(self, chunk: ChatChunk) -> None:
+        """Take note of the next chunk."""
+        if self._begun is not None:
+            self._metrics.add_first(time.monotonic() - self._begun)
+            self._begun = None
+        if chunk.usage is not None:
+            self.totals.add(chunk)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, Exception):
+            self._metrics.add_failed()
+        self._metrics.add_usage(self.totals)
 
 
 def _engine_lines(counters: Mapping[str, float]) -> Iterator[str]:

@@ -239,11 +239,18 @@ def _packed(vector: list[float]) -> str:
 
 def model_list(names: dict[str, int]) -> dict[str, Any]:
     """Return the body of `GET /v1/models`; `names` maps each model to its context, in tokens."""
-    models = [
-        {"id": name, "object": "model", "created": 0, "owned_by": "local", "context_length": length}
-        for name, length in names.items()
-    ]
-    return {"object": "list", "data": models}
+    return {"object": "list", "data": [model_object(*each) for each in names.items()]}
+
+
+def model_object(name: str, length: int) -> dict[str, Any]:
+    """Return the body of `GET /v1/models/{name}`; `length` is the context's, in tokens."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "local",
+        "context_length": length,
+    }
 
 
 _BY_REASON = {

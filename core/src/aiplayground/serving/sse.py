@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from aiplayground.errors import AIPlaygroundError
 
 from .asgi import ClientGone, Receive, Send, disconnected, encode, end_tasks
-from .replies import Envelope, Totals, error_body
+from .metrics import Watch
+from .replies import Envelope, error_body
 
 if TYPE_CHECKING:
     from aiplayground.types import ChatChunk
@@ -42,12 +43,15 @@ class EventStream:
         self,
         chunks: AsyncGenerator[ChatChunk, None],
         envelope: Envelope,
+        watch: Watch,
         *,
         include_usage: bool,
         heartbeat: float = HEARTBEAT,
     ) -> None:
         self._chunks = chunks
         self._envelope = envelope
+        self._watch = watch
+        self._texts = _TextEvents(envelope)
         self._include_usage = include_usage
         self._heartbeat = heartbeat
         self._started = False
@@ -60,7 +64,7 @@ class EventStream:
         pump = asyncio.ensure_future(self._pump(send))
         gone = asyncio.ensure_future(disconnected(receive))
         try:
-            await self._watch(pump, gone, send)
+            await self._wait(pump, gone, send)
         finally:
             # Waiting for the pump means that the engine has been told to stop.
             await end_tasks(gone, *([] if pump.done() else [pump]))
@@ -68,7 +72,7 @@ class EventStream:
             raise ClientGone
         pump.result()
 
-    async def _watch(
+    async def _wait(
         self, pump: asyncio.Future[None], gone: asyncio.Future[None], send: Send
     ) -> None:
         while not pump.done() and not gone.done():
@@ -89,12 +93,12 @@ class EventStream:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_chunks(self, send: Send) -> None:
-        totals = Totals()
-        async with aclosing(self._chunks) as chunks:
-            async for chunk in chunks:
-                totals.add(chunk)
-                await self._send(send, self._events(chunk))
-        end, usage = b"", totals.usage
+        with self._watch as watch:
+            async with aclosing(self._chunks) as chunks:
+                async for chunk in chunks:
+                    watch.see(chunk)
+                    await self._send(send, self._events(chunk))
+        end, usage = b"", watch.totals.usage
         if self._include_usage and usage is not None:
             end = _event(self._envelope.closing(usage))
         await self._send(send, end + _DONE)
@@ -102,6 +106,8 @@ class EventStream:
     def _events(self, chunk: ChatChunk) -> bytes:
         length = self._lengths.get(chunk.index)
         self._lengths[chunk.index] = (length or 0) + len(chunk.text)
+        if length is not None and _is_text(chunk):
+            return self._texts.make(chunk)
         event = _event(self._envelope.piece(chunk, length or 0))
         opening = self._envelope.opening(chunk.index) if length is None else None
         return event if opening is None else _event(opening) + event
@@ -113,13 +119,47 @@ class EventStream:
         await self._send(send, _event(error_body(error, openai=True)))
 
     async def _send(self, send: Send, data: bytes) -> None:
-        # Heartbeats come from another task than the chunks.
+        self._sends += 1
+        if not self._started or self._lock.locked():
+            await self._start(send)
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def _start(self, send: Send) -> None:
+        # Heartbeats come from another task than the chunks, and neither may be first.
         async with self._lock:
-            self._sends += 1
             if not self._started:
                 self._started = True
                 await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+class _TextEvents:
+    """Makes the events of chunks that are text and nothing else, as nearly all are.
+
+    All but the text is the same in each of an answer's, so that is encoded once.
+    """
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
+
+    def make(self, chunk: ChatChunk) -> bytes:
+        """Return the event."""
+        frame = self._frames.get(chunk.index)
+        if frame is None:
+            # What follows the text is ours alone: the last mark is the right one.
+            head, _, tail = _event(self._envelope.piece(chunk)).rpartition(encode(chunk.text))
+            frame = self._frames[chunk.index] = head, tail
+        return frame[0] + encode(chunk.text) + frame[1]
+
+
+def _is_text(chunk: ChatChunk) -> bool:
+    return bool(
+        chunk.text
+        and not chunk.reasoning
+        and chunk.tool_calls is None
+        and chunk.finish_reason is None
+        and chunk.logprobs is None
+    )
 
 
 def _event(body: dict[str, Any]) -> bytes:

@@ -13,14 +13,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from aiplayground.errors import InvalidParameters
-from aiplayground.types import ChatRequest, CompletionRequest, EmbedRequest
+from aiplayground.types import ChatRequest, CompletionRequest, EmbedRequest, RerankRequest
 from aiplayground.validation import explain
 
 from .formats import check_format
 from .tools import check_tools
 
 R = TypeVar("R", ChatRequest, CompletionRequest)
-V = TypeVar("V", ChatRequest, CompletionRequest, EmbedRequest)
+V = TypeVar("V", ChatRequest, CompletionRequest, EmbedRequest, RerankRequest)
 
 WITHOUT_EFFECT = frozenset(
     {
@@ -105,7 +105,9 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 def _check_nesting(body: bytes, value: Any) -> None:
     """Refuse what code that walks through it could not walk through."""
-    level = [value] if body.count(b"{") + body.count(b"[") > MAX_NESTING else []
+    if body.count(b"{") + body.count(b"[") <= MAX_NESTING:
+        return
+    level = [value]
     for _ in range(MAX_NESTING):
         lists = (each.values() if isinstance(each, dict) else each for each in level)
         level = [each for inner in lists for each in inner if isinstance(each, dict | list)]

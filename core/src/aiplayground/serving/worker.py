@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -45,6 +46,10 @@ GRACE = 3
 CLOSE_TIMEOUT = 5.0
 """Seconds in which the engine may free what it holds; then the process ends all the same."""
 
+SWITCH = 0.0005
+"""Seconds for which a thread may keep the interpreter from another that wants it: ten times less
+than Python's default, since the engine's thread and the loop wait for each other at every step."""
+
 BACKLOG = 2048
 
 KEEP_ALIVE = 75
@@ -55,6 +60,7 @@ costs that request."""
 def run(factory: EngineFactory, argv: Sequence[str] | None = None) -> NoReturn:
     """Serve the engine until SIGTERM or the kernel's end; exits with 0, or 1 after an error."""
     watch_parent()
+    sys.setswitchinterval(SWITCH)
     options = _parse(argv)
     try:
         status = _run(factory, options)
@@ -136,13 +142,14 @@ async def _serve(engine: Engine, options: argparse.Namespace, sock: socket.socke
     launch = asyncio.create_task(_launch(host, options))
     # Let the engine start: it works in its own thread while the server is imported here.
     await asyncio.sleep(0)
-    server = _make_server(host)
+    ended = asyncio.Event()
+    server = _make_server(host, ended)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     stopping = asyncio.create_task(stop.wait())
     try:
         await _until_stopped(launch, serving, stopping)
     finally:
-        server.should_exit = True
+        ended.set()
         launch.cancel()
         # Answers in progress end with an error now: nothing keeps the server waiting.
         await _close(engine)
@@ -162,18 +169,25 @@ async def _until_stopped(launch: Task, serving: Task, stopping: asyncio.Task[Any
 async def _launch(host: Host, options: argparse.Namespace) -> None:
     name = options.name or (options.model.stem if options.model else "")
     await host.launch(options.model, name)
+    # What is there now stays: looking through it for garbage would hold up an answer (30 ms).
+    gc.freeze()
 
 
-def _make_server(host: Host) -> uvicorn.Server:
+def _make_server(host: Host, ended: asyncio.Event) -> uvicorn.Server:
     import uvicorn
 
     from .app import App
 
     class Server(uvicorn.Server):
+        """Serves until `ended`, rather than look ten times a second whether to go on."""
+
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             # uvicorn would end by raising the signal again: exit code -15 instead of 0.
             yield
+
+        async def main_loop(self) -> None:
+            await ended.wait()
 
     return Server(
         uvicorn.Config(

@@ -2,11 +2,14 @@
 
 Layers, lowest first: defaults, the machine's file, the user's file, environment variables
 (`AIPG_<SECTION>__<KEY>`), arguments. Unknown keys are refused with a suggestion, and every message
-names the place: file and line, variable, or argument. Secrets are not settings.
+names the place: file and line, variable, or argument. The one kind of secret that is a setting is
+the key of an attached endpoint; no function here returns it as text, and no message shows it.
 """
 
 from __future__ import annotations
 
+from ._attach import AttachSettings, EndpointSettings
+from ._errors import is_secret
 from ._file import set_value, unset_value
 from ._layers import (
     Layers,
@@ -34,6 +37,8 @@ from ._models import (
 from ._text import parse_value, split_key, variable_of
 
 __all__ = [
+    "AttachSettings",
+    "EndpointSettings",
     "FileSettings",
     "KernelSettings",
     "Layers",
@@ -47,6 +52,7 @@ __all__ = [
     "ServiceSettings",
     "SettingRow",
     "TimeoutSettings",
+    "is_secret",
     "load_layers",
     "own_settings",
     "parse_value",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -113,11 +113,32 @@ def giver(sources: Sequence[Source], key: Key) -> tuple[Source | None, Key]:
 
 def model_at(model: type[BaseModel] | None, key: Key) -> type[BaseModel] | None:
     """Return the model of the table at a key; None where there is none."""
+    kind: Any = model
     for part in key:
-        field = model.model_fields.get(part) if model else None
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            continue
+        field = kind.model_fields.get(part) if _is_model(kind) else None
         kind = field.annotation if field else None
-        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
-    return model
+    return kind if _is_model(kind) else None
+
+
+def is_secret(model: type[BaseModel], key: Key) -> bool:
+    """Whether a setting's value must not be shown."""
+    table = model_at(model, key[:-1])
+    field = table.model_fields.get(key[-1]) if table else None
+    return field is not None and "SecretStr" in str(field.annotation)
+
+
+def _touches_secret(model: type[BaseModel], key: Key) -> bool:
+    """Whether a value is a secret, or stands where a table with a secret should."""
+    table = model_at(model, key)
+    names = [key] if table is None else [(*key, name) for name in table.model_fields]
+    return any(bool(name) and is_secret(model, name) for name in names)
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _explain(
@@ -136,12 +157,12 @@ def _explain(
             what = no_such_key(field_names(table), (*prefix, *local), source)
         else:
             name = dotted((*prefix, *local)) + "".join(f"[{part}]" for part in rest)
-            what = f"'{name}' {_sentence(detail)}."
+            what = f"'{name}' {_sentence(detail, secret=_touches_secret(model, local))}."
         problems.append(problem(source, key, what))
     return refuse(problems)
 
 
-def _sentence(detail: ErrorDetails) -> str:
+def _sentence(detail: ErrorDetails, *, secret: bool) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "missing":
         return "is needed and has no default"
@@ -156,6 +177,8 @@ def _sentence(detail: ErrorDetails) -> str:
         must = f"must be {_EXPECTED[kind]}"
     else:
         must = f"is wrong ({detail['msg']})"
+    if secret or isinstance(detail["input"], dict | list):
+        return must  # a table, too, may have a secret in it
     return f"{must}, not {_shown(detail['input'])}"
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from aiplayground.errors import FileOperationError, InvalidSettings, suggest
 from aiplayground.paths import Paths, file_error, make_folder
 
-from ._errors import field_names, model_at
+from ._errors import field_names, is_secret, model_at
 from ._layers import Layers, own_settings
 from ._models import KernelSettings, ServiceSettings
 from ._sources import FileSource, Source, argument_source
@@ -34,7 +34,8 @@ def set_value(paths: Paths, key: str, text: str, *, services: Services | None = 
 
     `text` is a TOML literal, else text; where the setting is a list, commas do too.
     `services` maps the installed services to their models; without it a backend's own keys are
-    not checked. Raises `InvalidSettings` (the file stays as it was) or `FileOperationError`.
+    not checked. With a secret in it, the file is the user's alone. Raises `InvalidSettings` (the
+    file stays as it was) or `FileOperationError`.
     """
     path = split_key(key)
     _check_key(path, services)
@@ -52,6 +53,8 @@ def set_value(paths: Paths, key: str, text: str, *, services: Services | None = 
             # What will be read later is the text, so the text is what must hold.
             _check(paths, [FileSource(file, changed, "user file")], services)
             write(changed)
+            if is_secret(KernelSettings, path):
+                file.chmod(0o600)  # it may have been open to others until now
             return value
     assert refusal is not None
     raise refusal
@@ -109,7 +112,7 @@ def _check_key(key: Key, services: Services | None) -> None:
             close = suggest(key[1], known) or f" There is: {', '.join(known) or 'none'}."
             raise InvalidSettings(f"No installed backend is called '{key[1]}'.{close}")
     model = ServiceSettings if _is_service(key) else model_at(KernelSettings, key)
-    if model or key == ("services",):
+    if model or key in (("services",), ("attach",)):
         names = ", ".join(field_names(model or KernelSettings))
         raise InvalidSettings(f"'{dotted(key)}' is a table. Set one of its keys: {names}.")
 

@@ -113,6 +113,8 @@ def settings_class(spec: BackendSpec) -> type[BaseModel]:
     """Import the model that a backend names. Raises `PluginError` when it names none."""
     if spec.settings is None:
         return OwnSettings
+    if callable(spec.settings):
+        return spec.settings()
     module, _, name = spec.settings.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
@@ -177,6 +179,8 @@ def rows(layers: Layers, services: Mapping[str, type[BaseModel]] | None = None) 
     """
     kernel = layers.kernel()
     found = list(_rows(layers, (), kernel))
+    for name, endpoint in kernel.attach.items():
+        found += _rows(layers, ("attach", name), endpoint)
     for name, model in (services or {}).items():
         prefix = ("services", service_key(name))
         found += _rows(layers, prefix, kernel.service(name))
@@ -191,7 +195,7 @@ def _rows(layers: Layers, prefix: Key, instance: BaseModel) -> Iterator[SettingR
         value = getattr(instance, name)
         if isinstance(value, BaseModel):
             yield from _rows(layers, key, value)
-        elif key != ("services",):
+        elif key not in (("services",), ("attach",)):
             yield SettingRow(
                 key=dotted(key),
                 value=_plain(value),

@@ -6,24 +6,17 @@ documentation are made from them. Durations are in seconds.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from ._attach import AttachSettings, EndpointSettings
+from ._section import Folder, Names, Section
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A duration in seconds; 0 means "never" or "no limit" where the description says so."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-# Not strict: a TOML array is a list, and a path in TOML is text.
-Names = Annotated[tuple[str, ...], Field(strict=False)]
-Folder = Annotated[Path, Field(strict=False), AfterValidator(Path.expanduser)]
-
-
-class Section(BaseModel):
-    """A table of the kernel's settings: immutable, strict, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class PluginSettings(Section):
@@ -162,6 +155,7 @@ class ServiceSettings(Section):
     start_timeout: Seconds | None = Field(
         default=None, description="Seconds, in place of `timeouts.start` for this service."
     )
+    attach: AttachSettings = AttachSettings()
 
 
 class OwnSettings(BaseModel):
@@ -182,10 +176,16 @@ class KernelSettings(Section):
     liveness: LivenessSettings = LivenessSettings()
     logs: LogSettings = LogSettings()
     services: dict[str, ServiceSettings] = Field(default_factory=dict)
+    attach: dict[str, EndpointSettings] = Field(default_factory=dict)
 
     def service(self, name: str) -> ServiceSettings:
         """Return the kernel-level settings of a service: the defaults if none were given."""
         return self.services.get(service_key(name), ServiceSettings())
+
+    def attachment(self, name: str) -> AttachSettings | None:
+        """Return where a service is attached; None if the kernel runs it itself."""
+        own = self.service(name).attach
+        return own if own.url is not None else self.attach.get(service_key(name))
 
 
 def service_key(name: str) -> str:

@@ -13,6 +13,7 @@ from aiplayground.errors import InvalidSettings
 
 from ._models import service_key
 from ._text import (
+    BY_SERVICE,
     ENVIRONMENT_PREFIX,
     Key,
     canonical,
@@ -34,7 +35,9 @@ class Source:
     name = "argument"
 
     def __init__(self, values: dict[str, Any], typed: Mapping[Key, str] | None = None) -> None:
-        self.values = _with_service_keys(values, self)
+        for table in BY_SERVICE:
+            values = _with_service_keys(values, table, self)
+        self.values = values
         self.typed = typed or {}
         """Values that were given as text, as they were typed, by key."""
 
@@ -151,16 +154,16 @@ def _put(values: dict[str, Any], key: Key, value: Any, origin: str) -> None:
     table[last] = merge(table[last], value) if both else value
 
 
-def _with_service_keys(values: dict[str, Any], source: Source) -> dict[str, Any]:
-    services = values.get("services")
+def _with_service_keys(values: dict[str, Any], table: str, source: Source) -> dict[str, Any]:
+    services = values.get(table)
     if not isinstance(services, Mapping):
         return values
     renamed: dict[str, Any] = {}
-    for name, table in services.items():
+    for name, below in services.items():
         key = service_key(name)
         if key in renamed:
-            where = source.where(("services", name))
+            where = source.where((table, name))
             message = f"{where}: two tables mean the service '{key}'. Keep one of them."
-            raise InvalidSettings(message, details={"key": f"services.{key}"})
-        renamed[key] = table
-    return {**values, "services": renamed}
+            raise InvalidSettings(message, details={"key": f"{table}.{key}"})
+        renamed[key] = below
+    return {**values, table: renamed}

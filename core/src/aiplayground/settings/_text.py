@@ -19,6 +19,8 @@ from ._models import service_key
 Key = tuple[str, ...]
 
 ENVIRONMENT_PREFIX = "AIPG_"
+BY_SERVICE = ("services", "attach")
+"""Tables whose keys are names of services."""
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LITERALS = (bool, int, float, list, dict)
 _POSITION = re.compile(r"\s*\(at line (\d+), column (\d+)\)$")
@@ -35,7 +37,7 @@ def split_key(text: str) -> Key:
 
 def canonical(key: Key) -> Key:
     """Return the key with a service's name in the one spelling that settings use."""
-    if len(key) > 1 and key[0] == "services":
+    if len(key) > 1 and key[0] in BY_SERVICE:
         return (key[0], service_key(key[1]), *key[2:])
     return key
 

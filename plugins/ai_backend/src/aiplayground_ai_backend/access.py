@@ -106,17 +106,20 @@ def preflight_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
 
 def check_access(access: Access, headers: Headers, rules: Rules, sessions: Container[str]) -> None:
     """Refuse requests without the secret that their route asks for."""
-    given = secret_of(headers)
-    trusted = _same(given, rules.token) or session_of(headers, rules) in sessions
-    if trusted:
+    if is_trusted(headers, rules, sessions):
         return
-    if rules.api_key is not None and not _same(given, rules.api_key):
+    if rules.api_key is not None and not _same(secret_of(headers), rules.api_key):
         raise _unauthorized("Every request needs the API key: Authorization: Bearer …")
     if access is Access.CONTROL:
         raise _unauthorized(
             "This needs the kernel's token: Authorization: Bearer …; the file that `aipg serve` "
             "names holds it."
         )
+
+
+def is_trusted(headers: Headers, rules: Rules, sessions: Container[str]) -> bool:
+    """Whether a request carries the kernel's token, or the cookie that stands for it."""
+    return _same(secret_of(headers), rules.token) or session_of(headers, rules) in sessions
 
 
 def secret_of(headers: Headers) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from .requests import ROUTER
+from .requests import ROUTER, checked_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,5 +47,6 @@ async def show_model(kernel: Kernel, exchange: Exchange, name: str) -> None:
     """`GET /v1/models/{id}`; the id is answered as it was asked for."""
     if name == ROUTER:
         name = await kernel.default_model()
-    model = await kernel.find_model(name.removeprefix(f"{ROUTER}/"))
+    named = checked_name(name.removeprefix(f"{ROUTER}/"), trusted=exchange.trusted)
+    model = await kernel.find_model(named)
     await exchange.reply_json(200, entry(model, qualified=False) | {"id": name})

@@ -62,7 +62,7 @@ async def serve_responses(dispatch: Dispatch, exchange: Exchange) -> None:
 async def serve_messages(dispatch: Dispatch, exchange: Exchange) -> None:
     """`POST /v1/messages`."""
     fields = parse_object(await exchange.body())
-    chat = await _to_chat(dispatch, fields)
+    chat = await _to_chat(dispatch, exchange, fields)
     delivery = dispatch.delivery(exchange, _anthropic_error)
     turn = await dispatch.chat(exchange, chat, delivery.on_wait)
     builder = MessageBuilder(turn.model.name)
@@ -76,7 +76,7 @@ async def serve_messages(dispatch: Dispatch, exchange: Exchange) -> None:
 async def count_tokens(dispatch: Dispatch, exchange: Exchange) -> None:
     """`POST /v1/messages/count_tokens`: exact, because the model reads the prompt for it."""
     fields = parse_object(await exchange.body())
-    chat = await _to_chat(dispatch, {**fields, "max_tokens": 1, "stream": False})
+    chat = await _to_chat(dispatch, exchange, {**fields, "max_tokens": 1, "stream": False})
     turn = await dispatch.chat(exchange, chat)
     usage = await until_gone(_usage(turn.chunks), exchange.receive)
     if usage is None:
@@ -87,8 +87,10 @@ async def count_tokens(dispatch: Dispatch, exchange: Exchange) -> None:
     await exchange.reply_json(200, {"input_tokens": usage.prompt_tokens})
 
 
-async def _to_chat(dispatch: Dispatch, fields: dict[str, Any]) -> dict[str, Any]:
-    model = await dispatch.find(fields)
+async def _to_chat(
+    dispatch: Dispatch, exchange: Exchange, fields: dict[str, Any]
+) -> dict[str, Any]:
+    model = await dispatch.find(exchange, fields)
     parameters = dispatch.kernel.backend(model.service).parameters
     return messages_request.to_chat(fields, parameters)
 

@@ -24,6 +24,7 @@ from .delivery import Delivery, EventsOf, event
 from .errors import body_of
 from .relay import Passage, Relay
 from .requests import (
+    checked_name,
     client_of,
     model_name,
     passed_headers,
@@ -84,9 +85,13 @@ class Dispatch:
         self._metrics = metrics
         self._on_defect = on_defect
 
-    async def find(self, fields: dict[str, Any]) -> ModelInfo:
+    async def find(self, exchange: Exchange, fields: dict[str, Any]) -> ModelInfo:
         """Return the model that a request names; raises `ModelNotFound` and others."""
-        name = model_name(fields) or await self.kernel.default_model()
+        name = model_name(fields)
+        if name is None:
+            name = await self.kernel.default_model()
+        else:
+            name = checked_name(name, trusted=exchange.trusted)
         model = await self.kernel.find_model(name)
         self.check_running(model.service)
         return model
@@ -130,7 +135,7 @@ class Dispatch:
         body = await exchange.body()
         fields = parse_object(body)
         stream = kind.form is not None and wants_stream(fields)
-        model = await self.find(fields)
+        model = await self.find(exchange, fields)
         if self.kernel.passes_through(model.service, kind.hook):
             sent = renamed(body, fields, model.name)
             headers = passed_headers(exchange.headers)
@@ -177,7 +182,7 @@ class Dispatch:
         self, exchange: Exchange, fields: dict[str, Any], on_wait: OnWait | None = None
     ) -> Turn:
         """Return the answer to a body of the chat API, for dialects that are translated to it."""
-        model = await self.find(fields)
+        model = await self.find(exchange, fields)
         return self._turn(exchange, fields, model, encode(fields), CHAT, on_wait)
 
     def _turn(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +29,20 @@ class Limits:
 
 
 class Exchange:
-    """A request and its answer. `facts` are what the access log tells of it."""
+    """A request and its answer.
+
+    `facts` are what the access log tells of it; `trusted`: it carries the kernel's token.
+    `fresh_id` names it where the client did not.
+    """
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, path: str, limits: Limits
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        path: str,
+        limits: Limits,
+        fresh_id: str,
     ) -> None:
         self.scope = scope
         self.path = path
@@ -42,10 +51,11 @@ class Exchange:
         self.receive = receive
         self.status: int | None = None
         self.sent = 0
+        self.trusted = False
         self.facts: dict[str, Any] = {}
         self.extra: list[tuple[bytes, bytes]] = []
         given = self.headers.get("x-request-id", "")
-        self.id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.id = given if _REQUEST_ID.fullmatch(given) else fresh_id
         self._send = send
         self._limits = limits
 

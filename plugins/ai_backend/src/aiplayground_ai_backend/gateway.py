@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
@@ -84,6 +86,8 @@ class Gateway:
         self.mounts = Mounts(kernel)
         self.ipc = Door(self, service, self._on_defect)
         self._open_upstream: Upstream | None = None
+        # Cheaper than a random one for each request, and as easy to find in a log.
+        self._id, self._numbers = secrets.token_hex(6), count(1)
         self._limits = Limits(settings.max_body * 2**20, settings.body_timeout)
 
     def _upstream(self) -> Upstream:
@@ -116,7 +120,8 @@ class Gateway:
             await self.mounts.websocket(scope, receive, send, self._refuse_websocket)
         else:
             path = _path_in(scope)
-            await self._respond(Exchange(scope, receive, send, path, self._limits))
+            fresh_id = f"{self._id}-{next(self._numbers):x}"
+            await self._respond(Exchange(scope, receive, send, path, self._limits, fresh_id))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
@@ -157,6 +162,7 @@ class Gateway:
         await endpoint.handler(exchange, **parameters)
 
     def _check_access(self, wanted: Access, exchange: Exchange) -> None:
+        exchange.trusted = access.is_trusted(exchange.headers, self.rules, self.sessions)
         access.check_access(wanted, exchange.headers, self.rules, self.sessions)
 
     async def _contributed(self, exchange: Exchange) -> None:
@@ -204,7 +210,13 @@ class Gateway:
                 "ms": round(seconds * 1000, 1),
                 "bytes": exchange.sent,
             }
-            self.log.line("access", json.dumps(line | facts, ensure_ascii=False))
+            self.log.line("access", self._hide(json.dumps(line | facts, ensure_ascii=False)))
+
+    def _hide(self, text: str) -> str:
+        """Take our own secrets out, wherever a client put them."""
+        for secret in filter(None, (self.rules.token, self.rules.api_key)):
+            text = text.replace(secret, "[hidden]")
+        return text
 
     def _on_defect(self, error: Exception) -> None:
         self.log.logger.error("A request failed: %r", error, exc_info=error)

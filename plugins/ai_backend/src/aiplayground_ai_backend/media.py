@@ -89,7 +89,8 @@ async def _events(
 ) -> list[GenerateEvent]:
     """Return everything that a backend made of a request."""
     _check_offered(dispatch, capability)
-    model = await dispatch.find({**fields, "model": await _model(dispatch, capability, fields)})
+    name = await _model(dispatch, capability, fields)
+    model = await dispatch.find(exchange, {**fields, "model": name})
     full = {**request, "model": f"{model.service}/{model.name}"}
 
     async def work() -> list[GenerateEvent]:

@@ -14,6 +14,8 @@ from .policy import Priority
 ROUTER = "ai-backend"
 """The name under which requests mean this router, rather than one backend."""
 
+_FILE = ".gguf"
+
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 _PASSED_ON = ("traceparent", "tracestate")
 
@@ -32,6 +34,22 @@ def model_name(fields: Mapping[str, Any]) -> str | None:
     if name == ROUTER:
         return None
     return name.removeprefix(f"{ROUTER}/")
+
+
+def checked_name(name: str, *, trusted: bool) -> str:
+    """Return the name of a model, which is no path: those need the token, as all files do.
+
+    Raises `InvalidParameters`.
+    """
+    if trusted or not name.lower().endswith(_FILE):
+        return name
+    if any(each in name for each in "/\\~"):
+        raise InvalidParameters(
+            "A model file by its path needs the kernel's token: Authorization: Bearer …. Put the "
+            "file into a models folder and use its name.",
+            details={"reason": "unauthorized", "field": "model"},
+        )
+    return name[: -len(_FILE)]  # the kernel would look for a file of that name, too
 
 
 def wants_stream(fields: Mapping[str, Any]) -> bool:

@@ -49,6 +49,19 @@ def load_bindings() -> Any:
         raise missing_library(error) from error
 
 
+def load_vision_bindings() -> Any:
+    """Import the C functions of llama.cpp that read images; after `load_bindings`.
+
+    Raises `ServiceFailed` if the shared library is missing or too old.
+    """
+    try:
+        library = importlib.import_module(f"{PACKAGE}.mtmd_cpp")
+        library.mtmd_tokenize_from_parts  # noqa: B018  # the newest of the functions in use
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise missing_library(error) from error
+    return library
+
+
 def _deferred(spec: ModuleSpec) -> ModuleType:
     """Return the package as a module that runs its `__init__` at the first name it lacks."""
     package = importlib.util.module_from_spec(spec)
@@ -104,6 +117,10 @@ class EngineLog:
         # Kept, since the library goes on calling it.
         self._callback = lib.llama_log_callback(self._on_message)
         lib.llama_log_set(self._callback, None)
+
+    def install_vision(self, lib: Any) -> None:
+        """Listen to the part that reads images too; after `install`."""
+        lib.mtmd_helper_log_set(self._callback, None)
 
     def clear(self) -> None:
         """Forget what was logged so far."""

@@ -20,20 +20,21 @@ class Branch(Work):
     """One of the answers that a job asks for. `size` is the most tokens that a slot may hold."""
 
     __slots__ = (
-        "_chain", "_entries", "_limit", "_model", "_prompt", "_text",
-        "cached", "count", "index", "job",
+        "_chain", "_entries", "_limit", "_logprobs", "_model", "_prompt", "_text",
+        "cached", "count", "images", "index", "job",
     )  # fmt: skip
 
     def __init__(self, model: Model, job: Job, index: int, order: int, size: int) -> None:
         task = job.task
         super().__init__(list(task.prompt), order)
-        self.job, self.index = job, index
+        self.job, self.index, self.images = job, index, task.images
         self.count = 0
         self.cached: int | None = None
         self._model = model
         self._text = AnswerText(task.stops)
+        self._logprobs = task.logprobs
         self._entries: list[dict[str, Any]] = []
-        self._prompt = len(task.prompt)
+        self._prompt = task.size
         room = size - self._prompt + 1  # the last token need not be kept
         self._limit = room if task.limit is None else min(task.limit, room)
         self._chain: Chain | None = None
@@ -42,7 +43,7 @@ class Branch(Work):
         """Make the samplers, if there are none yet. Raises `InvalidParameters` for a grammar."""
         if self._chain is None:
             task = self.job.task
-            self._chain = make_chain(self._model, task.plan.numbered(self.index), task.prompt)
+            self._chain = make_chain(self._model, task.plan.numbered(self.index), task.text)
 
     def close(self) -> None:
         """Free the samplers."""
@@ -58,7 +59,7 @@ class Branch(Work):
         self.count += 1
         if self._model.is_end(token):
             return self.end("stop")
-        if self.job.task.logprobs is not None:
+        if self._logprobs is not None:
             self._entries.append(self._entry(context, place, token))
         piece = self._text.feed(self._model.piece(token))
         if self._text.stopped:
@@ -67,6 +68,8 @@ class Branch(Work):
         if self.count >= self._limit:
             return self.end("length", piece)
         self.tokens.append(token)
+        if piece and not self._entries:
+            return ChatChunk(index=self.index, text=piece)
         return self._chunk(piece) if piece else None
 
     def end(self, reason: FinishReason, text: str = "") -> ChatChunk:
@@ -89,7 +92,7 @@ class Branch(Work):
         from .candidates import as_array, log_probabilities
 
         logits = as_array(context.logits(place), self._model.vocabulary)
-        value, top = log_probabilities(logits, token, self.job.task.logprobs or 0)
+        value, top = log_probabilities(logits, token, self._logprobs or 0)
         others = [self._told(each, chance) for each, chance in top]
         return {**self._told(token, value), "top_logprobs": others}
 

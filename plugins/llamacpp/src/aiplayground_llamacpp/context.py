@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Sequence
+from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
 from .bindings import EngineLog, holding_the_lock
@@ -17,6 +18,7 @@ from .enginelog import bad_model, diagnose
 from .machine import default_threads
 from .native import Model
 from .settings import Settings
+from .tuning import tune_cache, tune_context
 
 OK = 0
 FULL = 1  # llama_decode: no room for the batch, nothing has changed
@@ -36,15 +38,27 @@ class Row(NamedTuple):
 
 
 class Context:
-    """A context of `slots` sequences with up to `size` tokens each, `cells` for all together."""
+    """A context of `slots` sequences with up to `size` tokens each, `cells` for all together.
+
+    `whole`: a batch is computed in one piece, as images need it that are seen as a whole.
+    """
 
     def __init__(
-        self, model: Model, log: EngineLog, settings: Settings, *, size: int, cells: int
+        self,
+        model: Model,
+        log: EngineLog,
+        settings: Settings,
+        *,
+        size: int,
+        cells: int,
+        whole: bool = False,
     ) -> None:
         self.model = model
         self._lib = lib = model.lib
         self.slots = settings.slots
         parameters = _parameters(model, settings, cells)
+        if whole:
+            parameters.n_ubatch = parameters.n_batch
         # Asked for often, so it must not be Python: "is the flag's text not empty?"
         self._flag = ctypes.create_string_buffer(2)
         parameters.abort_callback = ctypes.cast(_strlen(), lib.ggml_abort_callback)
@@ -57,13 +71,30 @@ class Context:
         if not self._memory:
             self.close()
             raise bad_model(model.path, "makes embeddings, not text. Choose a language model.")
+        model.adapt(self._context)
         self.size = min(int(lib.llama_n_ctx_seq(self._context)), size)
         self.batch_size = int(parameters.n_batch)
+        # What sees itself as a whole cannot be computed in pieces: more ends the process.
+        self.most_at_once = int(parameters.n_ubatch)
         # The state of a recurrent model has no beginning that could be taken over.
         self.sharing = not model.recurrent
+        self._window = int(lib.llama_model_n_swa(model.pointer))
+        # Where one thread does it all, its CPU time tells how long a batch takes whoever else is
+        # busy; that of Windows is too coarse.
+        alone = parameters.n_threads == 1 and not lib.llama_supports_gpu_offload()
+        self.clock = thread_time if alone and sys.platform != "win32" else perf_counter
         self._batch = Batch(lib, self.batch_size)
+        self._decode = lib.llama_decode
         self._sample = holding_the_lock(lib, lib.llama_sampler_sample)
         self._outputs: frozenset[int] = frozenset()
+
+    @property
+    def reach(self) -> int:
+        """The most tokens that a saved sequence may have for its beginning to be of use too."""
+        if not self.sharing:
+            return 0
+        # What a window has passed over is not saved.
+        return self._window - 1 if self._window else sys.maxsize
 
     def decode(self, rows: Sequence[Row]) -> tuple[int, list[int]]:
         """Compute a batch; return llama.cpp's status, and where the wanted logits are.
@@ -76,9 +107,38 @@ class Context:
         self._check(rows)
         self._flag[0] = b"\0"
         batch, places = self._batch.fill(rows)
-        status = int(self._lib.llama_decode(self._context, batch))
+        status: int = self._decode(self._context, batch)
         self._outputs = frozenset(places) if status == OK else frozenset()
         return status, places
+
+    def decode_embeddings(
+        self, sequence: int, embeddings: Any, positions: Sequence[int], count: int, *, causal: bool
+    ) -> int:
+        """Compute `count` embeddings, which stand for tokens, as one batch; status as `decode`.
+
+        `embeddings` points to that many; `positions` has one, or several sections of them.
+        `causal`: each sees only those before it; if not, they are `most_at_once` at most.
+        """
+        self._check_sequence(sequence)
+        if not 0 < count <= (self.batch_size if causal else self.most_at_once):
+            raise ValueError(f"a batch of {count} embeddings")
+        self._flag[0] = b"\0"
+        self._outputs = frozenset()
+        lib, own = self._lib, ctypes.c_int32 * count
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        sequences = (pointer * count)(*[ctypes.pointer(ctypes.c_int32(sequence))] * count)
+        places = (ctypes.c_int32 * len(positions))(*positions)
+        wanted = (ctypes.c_int8 * count)()
+        batch = lib.llama_batch(
+            count, None, embeddings, places, own(*[1] * count), sequences, wanted
+        )
+        if causal:
+            return int(lib.llama_decode(self._context, batch))
+        lib.llama_set_causal_attn(self._context, False)
+        try:
+            return int(lib.llama_decode(self._context, batch))
+        finally:
+            lib.llama_set_causal_attn(self._context, True)
 
     def interrupt(self) -> None:
         """Let the batch in work end soon, where the device can. From any thread."""
@@ -88,7 +148,8 @@ class Context:
         """Choose a token with a native chain, which takes note of it."""
         if place not in self._outputs:
             raise ValueError(f"there are no logits at {place}")
-        return int(self._sample(chain, self._context, place))
+        token: int = self._sample(chain, self._context, place)
+        return token
 
     def logits(self, place: int) -> Any:
         """Return the pointer to the logits at a place: as many floats as the vocabulary has."""
@@ -99,19 +160,21 @@ class Context:
     def trim(self, sequence: int, count: int) -> int:
         """Forget all but the first `count` tokens; return how many could be kept."""
         self._check_sequence(sequence)
-        if self._lib.llama_memory_seq_rm(self._memory, sequence, count, -1):
+        trimmed = self._lib.llama_memory_seq_rm(self._memory, sequence, count, -1)
+        if trimmed and self._reaches_back(sequence, count):
             return count
         # Recurrent models cannot go back: what they had read is part of all that followed.
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
         return 0
 
-    def copy(self, source: int, target: int, count: int) -> None:
-        """Let an empty sequence share the first `count` tokens of another."""
+    def copy(self, source: int, target: int, count: int) -> int:
+        """Let an empty sequence share the first `count` tokens of another; return how many."""
         self._check_sequence(source)
         self._check_sequence(target)
         if not self.sharing:
             raise ValueError("this memory cannot share a beginning")
         self._lib.llama_memory_seq_cp(self._memory, source, target, 0, count)
+        return self.trim(target, count)
 
     def state_size(self, sequence: int) -> int:
         """Return the bytes that `save` would copy."""
@@ -121,7 +184,7 @@ class Context:
     def save(self, sequence: int, size: int) -> ctypes.Array[ctypes.c_ubyte] | None:
         """Copy a sequence of `size` bytes out of the memory; None if there is nothing to copy."""
         self._check_sequence(sequence)
-        data = (ctypes.c_ubyte * size)()
+        data = _bytes(size)
         written = self._lib.llama_state_seq_get_data(self._context, data, size, sequence)
         return data if written else None
 
@@ -144,12 +207,25 @@ class Context:
             self._lib.llama_free(self._context)
             self._context = None
 
+    def _reaches_back(self, sequence: int, count: int) -> bool:
+        """Say whether all is there that the token after the first `count` looks at.
+
+        Layers with a sliding window forget what no later token can see: what was saved, and what
+        others needed the room of. Going back, it would be missing without a word.
+        """
+        if count == 0 or self._window == 0:
+            return True
+        first = int(self._lib.llama_memory_seq_pos_min(self._memory, sequence))
+        return 0 <= first <= max(0, count - self._window + 1)
+
     def _check(self, rows: Sequence[Row]) -> None:
-        total = sum(len(row.tokens) for row in rows)
-        if not 0 < total <= self.batch_size or sum(row.wanted for row in rows) > self.slots:
+        total = outputs = 0
+        for sequence, _, tokens, wanted in rows:
+            self._check_sequence(sequence)
+            total += len(tokens)
+            outputs += wanted
+        if not 0 < total <= self.batch_size or outputs > self.slots:
             raise ValueError(f"a batch of {total} tokens in {len(rows)} rows")
-        for row in rows:
-            self._check_sequence(row.sequence)
 
     def _check_sequence(self, sequence: int) -> None:
         if not 0 <= sequence < self.slots:  # ends the process
@@ -184,10 +260,14 @@ class Batch:
         for sequence, start, tokens, want in rows:
             count = len(tokens)
             end = place + count
-            self._tokens[place:end] = [*tokens]
-            self._positions[place:end] = [*range(start, start + count)]
-            self._sequences[place:end] = [sequence] * count
-            if count > 1:
+            if count == 1:  # by slices it would take three times as long
+                self._tokens[place] = tokens[0]
+                self._positions[place] = start
+                self._sequences[place] = sequence
+            else:
+                self._tokens[place:end] = [*tokens]
+                self._positions[place:end] = [*range(start, start + count)]
+                self._sequences[place:end] = [sequence] * count
                 ctypes.memset(ctypes.byref(self._wanted, place), every, count)
             self._wanted[end - 1] = want
             if want:
@@ -195,6 +275,13 @@ class Batch:
             place = end
         self._batch.n_tokens = place
         return self._batch, wanted
+
+
+def _bytes(size: int) -> ctypes.Array[ctypes.c_ubyte]:
+    """Return a buffer as it comes: clearing it would take longer than what it is for."""
+    make = ctypes.pythonapi.PyByteArray_FromStringAndSize
+    make.argtypes, make.restype = (ctypes.c_char_p, ctypes.c_ssize_t), ctypes.py_object
+    return (ctypes.c_ubyte * size).from_buffer(make(None, size))
 
 
 def _strlen() -> Any:
@@ -214,4 +301,6 @@ def _parameters(model: Model, settings: Settings, cells: int) -> Any:
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.flash_attn_type = _FLASH[settings.flash_attention]
     parameters.no_perf = True
+    tune_cache(parameters, settings)
+    tune_context(parameters, settings)
     return parameters

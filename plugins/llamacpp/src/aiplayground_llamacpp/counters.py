@@ -11,6 +11,7 @@ class Counters:
 
     `prompt_tokens` were computed, `cached_tokens` were found in memory and `restored_tokens` of
     these in the prompt cache. `put_off` counts answers that had to make room for others.
+    `slots_busy` is how many are at work now.
     """
 
     prompt_tokens: int = 0
@@ -20,6 +21,7 @@ class Counters:
     steps: int = 0
     batches: int = 0
     put_off: int = 0
+    slots_busy: int = 0
     step_seconds: float = 0.0
     decode_seconds: float = 0.0
     choose_seconds: float = 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
 from aiplayground.serving.engine import LoadedModel, Progress
 from aiplayground.serving.formats import schema_of
-from aiplayground.serving.shape import Shaper, shaped
+from aiplayground.serving.shape import Shaper
 from aiplayground.serving.tools import asked
 from aiplayground.types import (
     ChatChunk,
@@ -21,7 +20,9 @@ from aiplayground.types import (
     CompletionRequest,
     Embeddings,
     EmbedRequest,
+    RerankRequest,
     Sampling,
+    Scores,
     Usage,
 )
 
@@ -29,15 +30,18 @@ from .bindings import EngineLog, load_bindings
 from .embedder import Embedder, batches
 from .grammar import grammar_of
 from .jobs import Job, Task
-from .load import Loaded, check_file, load
+from .load import Loaded, check_beside, check_file, load
 from .native import unloaded
+from .options import options_for
 from .parameters import PARAMETERS
-from .prompt import chat_prompt, input_tokens, text_tokens, too_long
+from .prompt import Prompt, chat_prompt, input_tokens, text_tokens, too_long
+from .ranking import frame_of, pair_tokens
 from .runner import BatchRunner
 from .sampling import plan
 from .settings import Settings
 from .template import ChatTemplate
 from .thread import EngineThread
+from .tuning import check_model, check_settings
 
 
 @dataclass(slots=True)
@@ -54,7 +58,9 @@ class LlamaEngine:
     """Serves one GGUF model. `report` takes lines for the worker's log."""
 
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+        """Make it, without loading anything. Raises `InvalidSettings`."""
         self._settings = settings
+        self._extras = check_settings(settings)
         self._log = EngineLog(report, verbose=settings.verbose)
         self._report = report
         self._thread = EngineThread()
@@ -93,9 +99,13 @@ class LlamaEngine:
     async def load(self, path: Path, name: str, on_progress: Progress) -> LoadedModel:
         """Load a GGUF file in place of the present model.
 
-        A file that is no sound GGUF is refused before the present model is given up.
+        A file that is no sound GGUF, or has settings that cannot be met, is refused before the
+        present model is given up.
         """
         gguf = await asyncio.to_thread(check_file, path)
+        beside = await asyncio.to_thread(check_beside, gguf, self._settings, name, self._report)
+        settings = options_for(self._settings, name)
+        check_model(settings, gguf, name)
         await self.unload()
         abandoned = threading.Event()
 
@@ -104,7 +114,7 @@ class LlamaEngine:
             return not abandoned.is_set() and not self._closing.is_set()
 
         def work() -> _Seat:
-            loaded = load(self._lib, self._log, gguf, self._settings, keep_on, self._report)
+            loaded = load(self._lib, self._log, gguf, settings, beside, keep_on, self._report)
             if abandoned.is_set():
                 loaded.close()
                 raise unloaded()
@@ -140,26 +150,30 @@ class LlamaEngine:
         shaper = Shaper(template.dialect, request)
         wanted = asked(request)
 
-        def prompt() -> list[int]:
+        def prompt() -> Prompt:
             model, size = seat.loaded.model, seat.facts.context_length
-            made = chat_prompt(model, template, wanted, size)
+            made = chat_prompt(model, template, wanted, size, seat.loaded.sight)
             shaper.begin(made.text)
-            return made.tokens
+            return made
 
-        return shaped(self._answer(seat, runner, wanted, prompt, stops), shaper)
+        return self._answer(seat, runner, wanted, prompt, stops, shaper.take)
 
     def complete(self, request: CompletionRequest) -> AsyncGenerator[ChatChunk, None]:
         """Continue a text."""
         seat, runner = self._require_writer()
 
-        def prompt() -> list[int]:
-            return text_tokens(seat.loaded.model, request.prompt, seat.facts.context_length)
+        def prompt() -> Prompt:
+            text = request.prompt
+            tokens = text_tokens(seat.loaded.model, text, seat.facts.context_length)
+            return Prompt(tokens, text)
 
         return self._answer(seat, runner, request, prompt, ())
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn texts into vectors; answers go on between two batches of them."""
         seat = self._require()
+        if seat.loaded.ranks:
+            raise _unable(seat, "ranks documents and makes no embeddings", "an embedding model")
         self._embedding += 1
         try:
             size = (await self._thread.call(self._embedder, seat)).size
@@ -172,24 +186,48 @@ class LlamaEngine:
         usage = Usage(prompt_tokens=sum(map(len, texts)))
         return Embeddings(model=request.model, vectors=vectors, usage=usage)
 
+    async def rerank(self, request: RerankRequest) -> Scores:
+        """Score documents; answers go on between two batches of them."""
+        seat = self._require()
+        if not seat.loaded.ranks:
+            raise _unable(seat, "does not rank documents", "a reranker model")
+        self._embedding += 1
+        try:
+            pairs = await asyncio.to_thread(_pairs, seat, request)
+            scores: list[float] = []
+            for part in batches([len(pair) for pair in pairs], seat.facts.context_length):
+                scores += await self._thread.call(self._rank, seat, pairs[part])
+        finally:
+            self._embedding -= 1
+        usage = Usage(prompt_tokens=sum(map(len, pairs)))
+        return Scores(model=seat.facts.name, scores=scores, usage=usage)
+
     async def _answer(
         self,
         seat: _Seat,
         runner: BatchRunner,
         request: Sampling,
-        prompt: Callable[[], list[int]],
+        prompt: Callable[[], Prompt],
         stops: tuple[str, ...],
+        shape: Callable[[ChatChunk], ChatChunk | None] | None = None,
     ) -> AsyncGenerator[ChatChunk, None]:
+        """Yield the answers; closing it, at whatever point, cancels the job."""
         task = await asyncio.to_thread(_task, seat, request, prompt, stops)
         if self._seat is not seat:  # unloaded while the prompt was made
             raise unloaded()
         job = Job(task)
         runner.submit(job)
+        unfinished = task.answers
         try:
-            async with aclosing(job.chunks()) as chunks:
-                async for chunk in chunks:
-                    yield chunk
+            # One generator and no more: each further one would cost every token its turn.
+            while unfinished:
+                chunk = await job.next()
+                unfinished -= chunk.finish_reason is not None
+                out = chunk if shape is None else shape(chunk)
+                if out is not None:
+                    yield out
         finally:
+            job.cancelled = True
             runner.withdraw()
 
     def _require(self) -> _Seat:
@@ -200,11 +238,8 @@ class LlamaEngine:
     def _require_writer(self) -> tuple[_Seat, BatchRunner]:
         seat = self._require()
         if seat.runner is None:
-            raise InvalidParameters(
-                f"The model '{seat.facts.name}' makes embeddings, not text. Choose a language "
-                "model.",
-                details={"model": seat.facts.name},
-            )
+            does = "ranks documents" if seat.loaded.ranks else "makes embeddings"
+            raise _unable(seat, f"{does} and writes no text", "a language model")
         return seat, seat.runner
 
     def _embedder(self, seat: _Seat) -> Embedder:
@@ -212,29 +247,39 @@ class LlamaEngine:
         if self._seat is not seat:
             raise unloaded()
         if seat.embedder is None:
-            seat.embedder = Embedder(seat.loaded.model, self._log, self._settings)
+            seat.embedder = self._new_embedder(seat.loaded)
         return seat.embedder
+
+    def _new_embedder(self, loaded: Loaded) -> Embedder:
+        return Embedder(loaded.model, self._log, loaded.settings, ranks=loaded.ranks)
 
     def _embed(self, seat: _Seat, texts: list[list[int]]) -> list[list[float]]:
         return self._embedder(seat).embed(texts)
+
+    def _rank(self, seat: _Seat, pairs: list[list[int]]) -> list[float]:
+        return self._embedder(seat).rank(pairs)
 
     def _open(self) -> None:
         self._lib = load_bindings()
         self._log.install(self._lib)
         self._lib.llama_backend_init()
+        if self._extras.numa:
+            self._lib.llama_numa_init(self._extras.numa)
 
     def _make_seat(self, loaded: Loaded, name: str) -> _Seat:
         runner = embedder = None
         if loaded.context is None:
             try:
-                embedder = Embedder(loaded.model, self._log, self._settings)
+                embedder = self._new_embedder(loaded)
             except AIPlaygroundError:
                 loaded.close()
                 raise
             size = embedder.size
         else:
             cache = self._settings.prompt_cache * 2**20
-            runner = BatchRunner(self._thread, loaded.context, self._report, cache=cache)
+            runner = BatchRunner(
+                self._thread, loaded.context, self._report, cache=cache, sight=loaded.sight
+            )
             runner.start()
             size = loaded.context.size
         facts = LoadedModel(
@@ -253,12 +298,25 @@ class LlamaEngine:
         seat.loaded.close()
 
 
+def _unable(seat: _Seat, why: str, other: str) -> InvalidParameters:
+    name = seat.facts.name
+    return InvalidParameters(
+        f"The model '{name}' {why}. Choose {other}.", details={"field": "model", "model": name}
+    )
+
+
+def _pairs(seat: _Seat, request: RerankRequest) -> list[list[int]]:
+    loaded, limit = seat.loaded, seat.facts.context_length
+    form = loaded.rank_form or frame_of(loaded.model)
+    return pair_tokens(loaded.model, form, request.query, request.documents, limit)
+
+
 def _task(
-    seat: _Seat, request: Sampling, prompt: Callable[[], list[int]], stops: tuple[str, ...]
+    seat: _Seat, request: Sampling, prompt: Callable[[], Prompt], stops: tuple[str, ...]
 ) -> Task:
     """Make everything that the runner needs; blocks, in a thread that has the time."""
     loaded = seat.loaded
-    tokens = _check(prompt(), seat.facts.context_length)
+    made = prompt()
     grammar = grammar_of(request, schema_of(request))
     if grammar is not None:
         loaded.model.group()
@@ -267,22 +325,33 @@ def _task(
         from . import candidates  # noqa: F401  # its import takes time that the runner has not
 
         alternatives = request.top_logprobs or 0
-    return Task(
-        prompt=tokens,
+    task = Task(
+        prompt=made.tokens,
+        images=made.images,
         plan=plan(request, loaded.model.vocabulary, loaded.defaults, grammar),
         stops=(*(request.stop or ()), *stops),
         limit=request.max_tokens,
         answers=request.n or 1,
         logprobs=alternatives,
     )
+    _check(task, seat)
+    return task
 
 
-def _check(tokens: list[int], limit: int) -> list[int]:
-    if not tokens:
+def _check(task: Task, seat: _Seat) -> None:
+    limit, context = seat.facts.context_length, seat.loaded.context
+    if not task.prompt:
         raise InvalidParameters(
             "The prompt is empty. Give the model something to continue.",
             details={"field": "prompt"},
         )
-    if len(tokens) >= limit:
-        raise too_long(len(tokens), limit)
-    return tokens
+    if task.size >= limit:
+        raise too_long(task.size, limit)
+    sight, most = seat.loaded.sight, context.most_at_once if context else 0
+    largest = max((image.size for image in task.images), default=0)
+    if sight is not None and not sight.causal and largest > most:
+        raise InvalidParameters(
+            f"The image takes {largest} tokens, which this model must see at once, and a batch "
+            f"holds {most}. Send a smaller image, or set batch_size to {largest} or more.",
+            details={"field": "messages", "tokens": largest, "limit": most},
+        )

@@ -11,18 +11,24 @@ from typing import Any
 from aiplayground.errors import (
     AIPlaygroundError,
     FailureClass,
+    InvalidModelFile,
     InvalidParameters,
     InvalidSettings,
 )
 from aiplayground.gguf import GgufError, GgufFile, GgufReason, read_gguf
 
+from .adapters import LoraFile, check_adapters
 from .bindings import EngineLog
 from .context import Context
 from .enginelog import bad_model, out_of_memory
 from .machine import available_memory, cache_bytes, cache_cells
 from .native import Model
+from .options import model_options
+from .projector import find_projector
+from .ranking import TEMPLATE_KEY
 from .sampling import METADATA_KEYS, model_defaults
 from .settings import Settings
+from .sight import Sight
 from .template import CHATML, CHATML_STOP, ChatTemplate
 
 DEFAULT_CONTEXT = 4096
@@ -34,10 +40,20 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 
 @dataclass(frozen=True, slots=True)
+class Beside:
+    """Checked files that go with a model; `named`: the settings ask for the projector."""
+
+    adapters: tuple[LoraFile, ...] = ()
+    projector: Path | None = None
+    named: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What is in memory. `template` is an error where the file's template is no valid one.
 
-    A model for embeddings has no context to write in.
+    A model for embeddings has no context to write in; one that ranks neither. `settings` are those
+    that hold for it, `rank_form` is how a ranker wants query and document, if its file says so.
     """
 
     model: Model
@@ -45,6 +61,10 @@ class Loaded:
     template: ChatTemplate | InvalidParameters
     template_is_guess: bool
     defaults: Mapping[str, float]
+    settings: Settings
+    sight: Sight | None = None
+    ranks: bool = False
+    rank_form: str | None = None
 
     @property
     def template_stops(self) -> tuple[str, ...]:
@@ -55,6 +75,8 @@ class Loaded:
         """Free it, in the order that the library demands."""
         if self.context is not None:
             self.context.close()
+        if self.sight is not None:
+            self.sight.close()
         self.model.close()
 
 
@@ -72,6 +94,19 @@ def check_file(path: Path) -> GgufFile:
     if (why := unsuitable(gguf)) is not None:
         raise bad_model(path, why)
     return gguf
+
+
+def check_beside(
+    gguf: GgufFile, settings: Settings, name: str, report: Callable[[str], None]
+) -> Beside:
+    """Check what goes with the model of this name; raises `InvalidSettings`."""
+    special = model_options(settings, name)
+    parts = part_paths(gguf.path, gguf.split_count)
+    adapters = check_adapters(special.adapters, name, gguf, parts)
+    if gguf.is_embedding:
+        return Beside(adapters)
+    projector = find_projector(special.projector, name, gguf, parts, report)
+    return Beside(adapters, projector, named=special.projector is not None)
 
 
 def unsuitable(gguf: GgufFile) -> str | None:
@@ -105,24 +140,56 @@ def load(
     log: EngineLog,
     gguf: GgufFile,
     settings: Settings,
+    beside: Beside,
     keep_on: Callable[[float], bool],
     report: Callable[[str], None],
 ) -> Loaded:
-    """Load a checked file; blocks, in the engine's thread.
+    """Load a checked file and what goes with it; blocks, in the engine's thread.
 
+    `settings` are those that hold for this model (`options.options_for`).
     Raises `InvalidModelFile`, or `ServiceFailed` when the memory does not suffice.
     """
     source = override(settings.chat_template) or gguf.chat_template
     model = Model(lib, log, gguf.path, settings, keep_on)
+    sight = None
     try:
+        for adapter in beside.adapters:
+            model.add_adapter(log, *adapter)
+            report(f"adapter {adapter.path.name} with scale {adapter.scale:g}")
+        sight = _make_sight(log, model, beside, settings, report)
         writes = not gguf.is_embedding
-        context = _make_context(log, model, gguf, settings, report) if writes else None
+        whole = sight is not None and not sight.causal
+        context = _make_context(log, model, gguf, settings, report, whole=whole) if writes else None
     except AIPlaygroundError:
+        if sight is not None:
+            sight.close()
         model.close()
         raise
     template, guessed = _make_template(model, source, settings)
     defaults = model_defaults({key: model.metadata(key) or "nan" for key in METADATA_KEYS})
-    return Loaded(model, context, template, guessed, defaults)
+    ranks, form = gguf.is_reranker, gguf.text(TEMPLATE_KEY)
+    return Loaded(model, context, template, guessed, defaults, settings, sight, ranks, form)
+
+
+def _make_sight(
+    log: EngineLog,
+    model: Model,
+    beside: Beside,
+    settings: Settings,
+    report: Callable[[str], None],
+) -> Sight | None:
+    if beside.projector is None:
+        return None
+    # Said before: where it is so wrong that the process ends, this is the log's last line.
+    report(f"opening the projector {beside.projector.name}")
+    try:
+        return Sight(model, log, beside.projector, settings)
+    except InvalidModelFile as error:
+        if beside.named:
+            raise
+        # It happens to lie beside the model, which writes text all the same.
+        report(f"no images: {error.message}")
+        return None
 
 
 def _make_context(
@@ -131,6 +198,8 @@ def _make_context(
     gguf: GgufFile,
     settings: Settings,
     report: Callable[[str], None],
+    *,
+    whole: bool,
 ) -> Context:
     size = context_size(settings.context_size, model.trained_context)
     if size > model.trained_context > 0:
@@ -138,16 +207,17 @@ def _make_context(
             f"context_size {size} is more than the {model.trained_context} tokens that the model "
             "was trained on: long texts may get worse answers"
         )
-    token = None if _scales_by_length(gguf) else cache_bytes(gguf, 1)
+    types = (settings.cache_type_k, settings.cache_type_v)
+    token = None if scales_by_length(gguf) else cache_bytes(gguf, 1, types)
     cells = cache_cells(size, settings.slots, token)
-    needed, free = cache_bytes(gguf, cells), available_memory()
+    needed, free = cache_bytes(gguf, cells, types), available_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
     if needed and free is not None and needed > free and not lib_offloads(model.lib):
         raise out_of_memory(gguf.path, needed, free)
-    return Context(model, log, settings, size=size, cells=cells)
+    return Context(model, log, settings, size=size, cells=cells, whole=whole)
 
 
-def _scales_by_length(gguf: GgufFile) -> bool:
+def scales_by_length(gguf: GgufFile) -> bool:
     """Say whether the size of the context changes what the model computes.
 
     llama.cpp chooses how positions are scaled by that size, which must then stay what was asked.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import Generic
 
 from .context import FULL, OK, Context, Row
@@ -15,6 +14,9 @@ MOST_IDLE = 512
 computes, whoever's it is, the engine looks at all that is in memory (measured with 134 M
 parameters: 1,200 idle tokens cost 6 % of the tokens per second)."""
 
+COPIED = 16 * 2**20
+"""Bytes of a slot that are copied to the cache before it must be: some milliseconds of work."""
+
 
 class SlotMemory(Generic[W]):
     """The slots of a context, and the cache behind them. `limit` is the cache's, in bytes."""
@@ -22,8 +24,9 @@ class SlotMemory(Generic[W]):
     def __init__(self, context: Context, limit: int, counters: Counters) -> None:
         self._context = context
         self._counters = counters
-        self._cache = PromptCache(limit, whole=not context.sharing)
+        self._cache = PromptCache(limit, reach=context.reach)
         self._clock = 0
+        self._copied: dict[int, int] = {}
         self.slots: list[Slot[W]] = [Slot(index) for index in range(context.slots)]
 
     def place(self, work: W) -> int:
@@ -42,15 +45,16 @@ class SlotMemory(Generic[W]):
             self._stash(target)
             self.trim(target, 0)
             if keep:
-                self._context.copy(source.index, target.index, keep)
-                target.tokens = source.tokens[:keep]
+                copied = self._context.copy(source.index, target.index, keep)
+                target.tokens = source.tokens[:copied]
         target.work = work
-        self._tidy()
+        self._counters.slots_busy += 1
         return len(target.tokens)
 
     def leave(self, slot: Slot[W]) -> None:
         """Free a slot; what it holds is kept for later."""
         self._clock += 1
+        self._counters.slots_busy -= slot.work is not None
         slot.work, slot.used = None, self._clock
 
     def evict(self) -> bool:
@@ -85,10 +89,11 @@ class SlotMemory(Generic[W]):
         slots = self.slots[:size]
         if any(len(slot.tokens) >= self._context.size for slot in slots):
             return None
-        started = perf_counter()
+        clock = self._context.clock
+        started = clock()
         rows = [Row(slot.index, len(slot.tokens), [token], True) for slot in slots]
         status, _ = self._context.decode(rows)
-        seconds = perf_counter() - started
+        seconds = clock() - started
         if status != OK:
             if status != FULL:
                 self.clear()
@@ -115,16 +120,31 @@ class SlotMemory(Generic[W]):
         self._count()
         return True
 
-    def _tidy(self) -> None:
-        """Move what idle slots hold to the cache, the oldest first, while it is much."""
+    def tidy(self) -> None:
+        """Move what the oldest idle slot holds to the cache if idle slots hold much.
+
+        One at a time, between two steps: nobody's next token waits for more than that.
+        """
         idle = [slot for slot in self.slots if slot.work is None and slot.tokens]
-        total = sum(len(slot.tokens) for slot in idle)
+        if sum(len(slot.tokens) for slot in idle) <= MOST_IDLE:
+            return
         for slot in sorted(idle, key=lambda slot: slot.used):
-            if total <= MOST_IDLE:
-                return
             if self._stash(slot):
-                total -= len(slot.tokens)
                 self.trim(slot, 0)
+                return
+
+    def keep_copy(self) -> bool:
+        """Copy what an idle slot holds to the cache; False if all that is worth it is there.
+
+        For when there is nothing else to do: later the slot can be given away at once.
+        """
+        for slot in self.slots:
+            if slot.work is None and slot.used != self._copied.get(slot.index, 0):
+                self._copied[slot.index] = slot.used
+                if self._context.state_size(slot.index) <= COPIED:
+                    self._stash(slot)
+                return True
+        return False
 
     def _stash(self, slot: Slot[W]) -> bool:
         """Put what a slot holds into the cache if it is worth it; False if it cannot be kept."""
@@ -144,9 +164,9 @@ class SlotMemory(Generic[W]):
         return True
 
     def _held_elsewhere(self, slot: Slot[W]) -> bool:
-        count = len(slot.tokens)
+        tokens, count = slot.tokens, len(slot.tokens)
         others = (other for other in self.slots if other is not slot)
-        return any(shared(slot.tokens, other.tokens) == count for other in others)
+        return any(other.tokens[:count] == tokens for other in others)
 
     def trim(self, slot: Slot[W], count: int) -> None:
         """Let a slot hold its first `count` tokens; none at all where that cannot be."""

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import ServiceNotAvailable
 
+from .backends import device_array
 from .bindings import EngineLog, holding_the_lock
 from .enginelog import bad_model, diagnose
 from .settings import Settings
+from .tuning import tune_model
 
 if TYPE_CHECKING:
     from .candidates import Groups
@@ -45,6 +47,9 @@ class Model:
         self._lock = threading.Lock()
         callback = lib.llama_progress_callback(lambda fraction, _data: keep_on(fraction))
         parameters = _model_parameters(lib, settings)
+        devices = device_array(lib, settings.devices)  # kept until the model is loaded
+        if devices is not None:
+            parameters.devices = ctypes.cast(devices, ctypes.c_void_p)
         parameters.progress_callback = callback
         log.clear()
         self._model = lib.llama_model_load_from_file(str(path).encode(), parameters)
@@ -55,20 +60,42 @@ class Model:
         self._is_end = holding_the_lock(lib, lib.llama_vocab_is_eog)
         self._groups: Groups | None = None
         self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
         self._buffer = ctypes.create_string_buffer(_BUFFER)
+        self._adapters: list[tuple[Any, float]] = []
         self._check_usable()
 
     def _check_usable(self) -> None:
         lib, why = self.lib, None
         if lib.llama_vocab_type(self._vocab) == NO_VOCABULARY or self.vocabulary < 1:
             why = "has no vocabulary, so it cannot read or write text."
-        elif lib.llama_model_has_encoder(self._model):
+        elif lib.llama_model_has_encoder(self._model) and lib.llama_model_has_decoder(self._model):
             why = "is an encoder-decoder model, which llamacpp-backend does not serve."
-        elif not lib.llama_model_has_decoder(self._model):
-            why = "makes embeddings, not text. Choose a language model."
         if why is not None:
             self.close()
             raise bad_model(self.path, why)
+
+    def add_adapter(self, log: EngineLog, path: Path, scale: float) -> None:
+        """Load a checked LoRA adapter, which the contexts made from now on use.
+
+        It is freed with the model. Raises `InvalidModelFile` if llama.cpp does not take it.
+        """
+        log.clear()
+        adapter = self.lib.llama_adapter_lora_init(self._model, str(path).encode())
+        if not adapter:
+            raise diagnose(log.lines(), path)
+        self._adapters.append((adapter, scale))
+
+    def adapt(self, context: Any) -> None:
+        """Let a new native context use the adapters."""
+        count = len(self._adapters)
+        if count == 0:
+            return
+        pointers = (self.lib.llama_adapter_lora_p_ctypes * count)()
+        pointers[:] = [pointer for pointer, _ in self._adapters]
+        scales = (ctypes.c_float * count)(*(scale for _, scale in self._adapters))
+        if self.lib.llama_set_adapters_lora(context, pointers, count, scales):
+            raise bad_model(self.path, "does not take the LoRA adapters of the settings.")
 
     @property
     def pointer(self) -> Any:
@@ -125,7 +152,10 @@ class Model:
 
     def is_end(self, token: int) -> bool:
         """Say whether the token ends the answer."""
-        return bool(self._is_end(self._vocab, token))
+        ends = self._ends.get(token)
+        if ends is None:
+            ends = self._ends[token] = bool(self._is_end(self._vocab, token))
+        return ends
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value as text."""
@@ -232,4 +262,5 @@ def _model_parameters(lib: Any, settings: Settings) -> Any:
         (False, False): lib.LLAMA_LOAD_MODE_NONE,
     }
     parameters.load_mode = modes[settings.memory_map, settings.lock_memory]
+    tune_model(lib, parameters, settings)
     return parameters

@@ -24,6 +24,7 @@ PARAMETERS = frozenset(
         "tools",
         "top_k",
         "top_logprobs",
+        "top_n",
         "top_p",
         "typical_p",
     }

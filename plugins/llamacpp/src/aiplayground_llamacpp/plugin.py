@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from aiplayground.hookspecs import hookimpl
@@ -12,6 +13,7 @@ from .parameters import PARAMETERS
 
 if TYPE_CHECKING:
     from aiplayground.context import ServiceContext
+    from aiplayground.specs import Device, SetupProgress
     from aiplayground.types import ModelInfo
 
 AIPG_HOOK_API = 1
@@ -25,7 +27,14 @@ def backend() -> BackendSpec:
         title="llama.cpp",
         description="GGUF language models on llama.cpp",
         capabilities=frozenset(
-            {Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.TOOLS}
+            {
+                Capability.CHAT,
+                Capability.COMPLETION,
+                Capability.EMBEDDING,
+                Capability.RERANK,
+                Capability.TOOLS,
+                Capability.VISION,
+            }
         ),
         parameters=PARAMETERS,
         preferred_port=8080,
@@ -37,10 +46,11 @@ def backend() -> BackendSpec:
 @hookimpl
 async def start(ctx: ServiceContext) -> None:
     """Launch the primary worker, with the model that the caller wants first, else empty."""
-    from .launch import PRIMARY, launch_spec
+    from .launch import PRIMARY
+    from .server.launch import worker_spec
 
     model = await ctx.find_model(ctx.model) if ctx.model else None
-    await ctx.spawn(launch_spec(ctx.settings, model, name=PRIMARY))
+    await ctx.spawn(await worker_spec(ctx, model, name=PRIMARY))
 
 
 @hookimpl
@@ -76,11 +86,34 @@ async def list_models(ctx: ServiceContext) -> Sequence[ModelInfo]:
 
 
 @hookimpl
-async def installed_version(ctx: ServiceContext) -> str | None:
-    """Return the version of llama-cpp-python, or None if it is not installed."""
-    from importlib.metadata import PackageNotFoundError, version
+async def setup(ctx: ServiceContext) -> AsyncGenerator[SetupProgress, None]:
+    """Fetch llama-server, where that is the engine that was chosen."""
+    from .server.setup import set_up
 
-    try:
-        return await ctx.run_sync(version, "llama-cpp-python")
-    except PackageNotFoundError:
-        return None
+    async with aclosing(set_up(ctx)) as steps:
+        async for step in steps:
+            yield step
+
+
+@hookimpl
+async def uninstall(ctx: ServiceContext) -> None:
+    """Remove the llama-server that was fetched."""
+    from .server.setup import remove
+
+    await remove(ctx)
+
+
+@hookimpl
+async def installed_version(ctx: ServiceContext) -> str | None:
+    """Return the version of llama-cpp-python or of llama-server; None if it is not installed."""
+    from .server.setup import engine_version
+
+    return await engine_version(ctx)
+
+
+@hookimpl
+def detect_devices() -> Sequence[Device]:
+    """List the devices that the engines find, asked in short-lived processes."""
+    from .devices import detect
+
+    return detect()

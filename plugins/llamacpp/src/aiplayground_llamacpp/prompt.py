@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from aiplayground.errors import InvalidParameters
@@ -12,6 +12,8 @@ from aiplayground.serving.describe import told
 from aiplayground.serving.tools import arguments_of
 
 from .arguments import Arguments
+from .pictures import Gallery, Picture
+from .sight import Image, Reading, Words
 
 if TYPE_CHECKING:
     from aiplayground.types import ChatRequest, Message
@@ -40,22 +42,31 @@ class Tokenizer(Protocol):
         """Return the texts of all control tokens."""
 
 
+class Eyes(Protocol):
+    """What lets a model see; `sight.Sight` has it."""
+
+    def read(self, parts: Sequence[Words | Picture], *, add_special: bool) -> Reading:
+        """Turn a prompt into tokens and images."""
+
+
 class Prompt(NamedTuple):
     """What the model continues, as tokens and as the text that the template made."""
 
     tokens: list[int]
     text: str
+    images: tuple[Image, ...] = ()
 
 
-def flatten(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def flatten(messages: Sequence[Message], gallery: Gallery | None = None) -> list[dict[str, Any]]:
     """Return messages as templates want them: content as one text, no empty fields.
 
-    Raises `InvalidParameters` for content that is not text.
+    In the places of images stand the marks of `gallery`; without one there can be none. Raises
+    `InvalidParameters` for content that is neither, and for an image that cannot be taken.
     """
-    return [_flatten(index, message) for index, message in enumerate(messages)]
+    return [_flatten(index, message, gallery) for index, message in enumerate(messages)]
 
 
-def _flatten(index: int, message: Message) -> dict[str, Any]:
+def _flatten(index: int, message: Message, gallery: Gallery | None) -> dict[str, Any]:
     fields = message.model_dump(exclude_none=True)
     # OpenAI's newer name; the templates know the older one.
     fields["role"] = "system" if message.role == "developer" else message.role
@@ -65,7 +76,7 @@ def _flatten(index: int, message: Message) -> dict[str, Any]:
             details={"field": f"messages[{index}].content"},
         )
     content = message.content or ""
-    fields["content"] = content if isinstance(content, str) else _join(index, content)
+    fields["content"] = content if isinstance(content, str) else _join(index, content, gallery)
     if message.tool_calls:
         fields["tool_calls"] = [_readable(call) for call in message.tool_calls]
     return fields
@@ -78,41 +89,114 @@ def _readable(call: Mapping[str, Any]) -> dict[str, Any]:
     return {**call, "function": {**call["function"], "arguments": arguments}}
 
 
-def _join(index: int, parts: Sequence[Mapping[str, Any]]) -> str:
-    texts: list[str] = []
+def _join(index: int, parts: Sequence[Mapping[str, Any]], gallery: Gallery | None) -> str:
+    """Join texts as llama-server does: by a line break, but for a text that follows an image."""
+    joined, beside_text = "", False
     for number, part in enumerate(parts):
-        text = part.get("text")
-        if part.get("type") != "text" or not isinstance(text, str):
-            field = f"messages[{index}].content[{number}]"
-            raise InvalidParameters(
-                f"'{field}' is not text; images and sound are not supported by this engine yet.",
-                details={"field": field},
-            )
-        texts.append(text)
-    return "".join(texts)
+        piece = _text_of(part, f"messages[{index}].content[{number}]", gallery)
+        is_text = part.get("type") == "text"
+        joined += "\n" + piece if is_text and beside_text and joined else piece
+        beside_text = is_text
+    return joined
+
+
+def _text_of(part: Mapping[str, Any], field: str, gallery: Gallery | None) -> str:
+    kind, text = part.get("type"), part.get("text")
+    if kind == "text" and isinstance(text, str):
+        return text
+    if kind != "image_url":
+        raise InvalidParameters(
+            f"'{field}' is neither text nor an image; nothing else is supported by this engine.",
+            details={"field": field},
+        )
+    if gallery is None:
+        raise InvalidParameters(
+            f"'{field}' is an image, and this model cannot see: it was loaded without a "
+            "projector. Put its mmproj file beside it, or name it in the setting "
+            "models.<name>.projector, and load the model again.",
+            details={"field": field},
+        )
+    return gallery.add(part, field)
 
 
 def chat_prompt(
-    tokenizer: Tokenizer, template: ChatTemplate, request: ChatRequest, limit: int
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    request: ChatRequest,
+    limit: int,
+    eyes: Eyes | None = None,
 ) -> Prompt:
     """Return the prompt of a conversation; `limit` is the context's size in tokens.
 
     A control token's text that a user or tool wrote stays text: the template sees a mark in its
-    place.
+    place, as it does in the place of an image.
     """
-    flat = flatten(request.messages)
+    gallery = Gallery() if eyes is not None else None
+    flat = flatten(request.messages, gallery)
     check_length(sum(len(fields["content"]) for fields in flat), limit)
     tools: list[dict[str, Any]] = request.tools or []
     if _has_tools(flat, tools) and not template.dialect.tools_in_template:
         flat, tools = told(flat, tools, template.dialect), []
-    found = _control_texts_in([flat, tools], tokenizer.control_texts)
+    found = control_texts_in([flat, tools], tokenizer.control_texts)
+    marks = marks_for(found)
+    if found:
+        flat, tools = with_marks([flat, tools], marks)
+    pictures = gallery.pictures if gallery is not None else {}
+    rendered = _render(template, flat, tools, request, pictures)
+    if eyes is not None and pictures:
+        return _see(eyes, tokenizer, rendered, marks, pictures, limit)
     if not found:
-        rendered = template.render(flat, tools, request.chat_template_kwargs)
         return Prompt(text_tokens(tokenizer, rendered, limit), rendered)
-    marks = {text: f"x{secrets.token_hex(8)}x" for text in found}
-    flat, tools = _replace([flat, tools], marks)
-    rendered = template.render(flat, tools, request.chat_template_kwargs)
     return Prompt(_tokenize_marked(tokenizer, rendered, marks, limit), rendered)
+
+
+def _render(
+    template: ChatTemplate,
+    messages: list[dict[str, Any]],
+    tools: list[dict[str, Any]],
+    request: ChatRequest,
+    pictures: Collection[str],
+) -> str:
+    rendered = template.render(messages, tools, request.chat_template_kwargs)
+    if all(mark in rendered for mark in pictures):
+        return rendered
+    # Some templates of models that see pass over content which is not a list of parts.
+    listed = [
+        {**fields, "content": [{"type": "text", "text": fields["content"]}]} for fields in messages
+    ]
+    rendered = template.render(listed, tools, request.chat_template_kwargs)
+    if all(mark in rendered for mark in pictures):
+        return rendered
+    raise InvalidParameters(
+        "The model's chat template leaves out the image. Send it in a message of the user, or set "
+        "another chat_template.",
+        details={"field": "messages"},
+    )
+
+
+def _see(
+    eyes: Eyes,
+    tokenizer: Tokenizer,
+    rendered: str,
+    marks: Mapping[str, str],
+    pictures: Mapping[str, Picture],
+    limit: int,
+) -> Prompt:
+    check_length(len(rendered.encode()), limit)
+    texts = {mark: text for text, mark in marks.items()}
+    pieces = filter(None, re.split(f"({'|'.join([*texts, *pictures])})", rendered))
+    parts = [
+        pictures.get(piece) or Words(texts.get(piece, piece), control=piece not in texts)
+        for piece in pieces
+    ]
+    tokens, images = eyes.read(parts, add_special=not _begins_itself(tokenizer, rendered))
+    if images and images[-1].end == len(tokens):
+        raise InvalidParameters(
+            "The prompt ends with an image, behind which the model has nothing to continue. Set "
+            "another chat_template.",
+            details={"field": "messages"},
+        )
+    return Prompt(tokens, rendered, images)
 
 
 def _has_tools(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> bool:
@@ -156,13 +240,22 @@ def too_long(tokens: int, limit: int, *, at_least: bool = False) -> InvalidParam
 
 
 def _start(tokenizer: Tokenizer, text: str) -> list[int]:
-    # Many templates write the first token themselves; two of it make answers worse.
-    bos = tokenizer.bos_text
-    written = bool(bos) and text.startswith(bos)
+    written = _begins_itself(tokenizer, text)
     return tokenizer.tokenize(text, add_special=not written, parse_special=True)
 
 
-def _control_texts_in(value: Any, control_texts: Callable[[], Sequence[str]]) -> list[str]:
+def _begins_itself(tokenizer: Tokenizer, text: str) -> bool:
+    # Many templates write the first token themselves; two of it make answers worse.
+    return bool(tokenizer.bos_text) and text.startswith(tokenizer.bos_text)
+
+
+def marks_for(texts: Iterable[str]) -> dict[str, str]:
+    """Return a mark for each text that nobody can have written."""
+    return {text: f"x{secrets.token_hex(8)}x" for text in texts}
+
+
+def control_texts_in(value: Any, control_texts: Callable[[], Sequence[str]]) -> list[str]:
+    """Return the texts of control tokens that occur within a JSON value, the longest first."""
     content = "\n".join(_texts(value))
     if not any(hint in content for hint in _HINTS):
         return []
@@ -183,7 +276,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(each)
 
 
-def _replace(value: Any, marks: Mapping[str, str]) -> Any:
+def with_marks(value: Any, marks: Mapping[str, str]) -> Any:
     """Return a JSON value in all texts of which the marks stand for the control tokens."""
     pattern = re.compile("|".join(map(re.escape, marks)))
 
@@ -202,10 +295,17 @@ def _tokenize_marked(
     tokenizer: Tokenizer, rendered: str, marks: Mapping[str, str], limit: int
 ) -> list[int]:
     check_length(len(rendered.encode()), limit)
+    first, *rest = re.split(f"({'|'.join(marks.values())})", rendered)
+    return _start(tokenizer, first) + marked_tokens(tokenizer, rest, marks)
+
+
+def marked_tokens(
+    tokenizer: Tokenizer, parts: Iterable[str], marks: Mapping[str, str]
+) -> list[int]:
+    """Return the tokens of parts, of which marks stand for control tokens that are just text."""
     texts = {mark: text for text, mark in marks.items()}
-    first, *rest = re.split(f"({'|'.join(texts)})", rendered)
-    tokens = _start(tokenizer, first)
-    for part in filter(None, rest):
+    tokens: list[int] = []
+    for part in filter(None, parts):
         tokens += tokenizer.tokenize(
             texts.get(part, part), add_special=False, parse_special=part not in texts
         )

@@ -6,14 +6,18 @@ seconds.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .scheduler import shared
+from .scheduler import WORTH_SHARING, shared
 
 LEAST = 32
 """Tokens that are worth keeping; fewer are computed as fast as found."""
+
+FIRST = WORTH_SHARING
+"""Entries are looked up by so many first tokens: whoever shares fewer has no use for one."""
 
 
 class Entry(NamedTuple):
@@ -26,12 +30,12 @@ class Entry(NamedTuple):
 class PromptCache:
     """Up to `limit` bytes of saved sequences; what was not used for longest goes first.
 
-    `whole`: an entry is of use only if each of its tokens is; a part of it cannot be taken.
+    `reach`: an entry of more tokens is of use only whole; nothing shorter can be made of it.
     """
 
-    def __init__(self, limit: int, *, whole: bool = False) -> None:
+    def __init__(self, limit: int, *, reach: int = sys.maxsize) -> None:
         self.limit = limit
-        self._whole = whole
+        self._reach = reach
         self.size = 0
         self._entries: OrderedDict[tuple[int, ...], Entry] = OrderedDict()
         self._index: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
@@ -44,18 +48,19 @@ class PromptCache:
         if len(tokens) < LEAST or not 0 < size <= self.limit:
             return False
         key = tuple(tokens)  # tuples compare with tuples alone
-        if self._whole:
-            return key not in self._entries
-        return all(shared(key, kept) < len(key) for kept in self._near(key))
+        if key in self._entries:
+            return False
+        cut = (kept for kept in self._near(key) if len(kept) <= self._reach)
+        return all(kept[: len(key)] != key for kept in cut)
 
     def add(self, tokens: Sequence[int], data: Any) -> None:
         """Keep a sequence that is wanted, in place of those that are only its beginning."""
         key = tuple(tokens)
         for kept in list(self._near(key)):
-            if not self._whole and shared(kept, key) == len(kept):
+            if len(key) <= self._reach and key[: len(kept)] == kept:
                 self._drop(kept)
         self._entries[key] = Entry(key, data)
-        self._index.setdefault(key[:LEAST], set()).add(key)
+        self._index.setdefault(key[:FIRST], set()).add(key)
         self.size += len(data)
         while self.size > self.limit:
             self._drop(next(iter(self._entries)))
@@ -66,7 +71,8 @@ class PromptCache:
         best, most = None, more_than
         for key in self._near(wanted):
             common = shared(key, wanted)
-            if common > most and (not self._whole or common == len(key) < len(wanted)):
+            whole = common == len(key) < len(wanted)
+            if common > most and (whole or len(key) <= self._reach):
                 best, most = key, common
         if best is None:
             return None
@@ -84,11 +90,11 @@ class PromptCache:
         self.size = 0
 
     def _near(self, key: tuple[int, ...]) -> set[tuple[int, ...]]:
-        return self._index.get(key[:LEAST], set())
+        return self._index.get(key[:FIRST], set())
 
     def _drop(self, key: tuple[int, ...]) -> None:
         self.size -= len(self._entries.pop(key).data)
-        near = self._index[key[:LEAST]]
+        near = self._index[key[:FIRST]]
         near.discard(key)
         if not near:
-            del self._index[key[:LEAST]]
+            del self._index[key[:FIRST]]

@@ -13,13 +13,17 @@ from aiplayground.errors import ServiceNotAvailable, from_dict
 from aiplayground.serving.protocol import LOAD_PATH, UNLOAD_PATH
 from aiplayground.types import ModelInfo
 
-from .launch import launch_spec, worker_name
+from .launch import worker_name
+from .options import model_options
+from .server.launch import worker_spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiplayground.context import ServiceContext, WorkerHandle
     from aiplayground.models import LocalModel
+
+    from .settings import Settings
 
 SERVED = frozenset({"llm", "embedding"})
 """Types of models that a worker can load."""
@@ -35,7 +39,7 @@ async def load(ctx: ServiceContext, name: str) -> None:
     model = await ctx.find_model(name)
     primary = _primary(ctx)
     if primary is None or primary.model is not None:
-        await ctx.spawn(launch_spec(ctx.settings, model, name=worker_name(name)))
+        await ctx.spawn(await worker_spec(ctx, model, name=worker_name(name)))
         return
     body = {"path": str(model.path), "name": model.name, "replace": False}
     await _post(ctx, primary, LOAD_PATH, body, ctx.settings.load_timeout)
@@ -67,10 +71,12 @@ def base_url(ctx: ServiceContext, name: str | None) -> str:
 
 async def list_served(ctx: ServiceContext) -> Sequence[ModelInfo]:
     """Return the models for text and for embeddings on this computer."""
-    return [_info(ctx.service, model) for model in await ctx.local_models() if model.type in SERVED]
+    models = [model for model in await ctx.local_models() if model.type in SERVED]
+    return [_info(ctx.service, model, ctx.settings) for model in models]
 
 
-def _info(service: str, model: LocalModel) -> ModelInfo:
+def _info(service: str, model: LocalModel, settings: Settings) -> ModelInfo:
+    projector = model_options(settings, model.name).projector
     return ModelInfo(
         name=model.name,
         path=str(model.path),
@@ -82,7 +88,7 @@ def _info(service: str, model: LocalModel) -> ModelInfo:
         quantization=model.quantization,
         parameters=model.parameters,
         context_length=model.context_length,
-        vision=model.vision,
+        vision=model.vision if projector is None else projector != "",
         chat=model.chat_template,
     )
 

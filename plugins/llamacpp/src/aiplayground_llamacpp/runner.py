@@ -24,7 +24,9 @@ from .measuring import Measuring
 from .memory import SlotMemory
 from .native import unloaded
 from .scheduler import Limit, Pace, Part, Slot, held_back, latecomer, next_parts, split
+from .sight import Sight
 from .thread import EngineThread
+from .viewer import Viewer, up_to_images
 
 STEP = 0.1
 """Seconds that a step aims to take at most: so long may an answer wait for its next token."""
@@ -51,6 +53,7 @@ class BatchRunner:
         report: Callable[[str], None],
         *,
         cache: int,
+        sight: Sight | None = None,
     ) -> None:
         self._thread = thread
         self._context = context
@@ -65,6 +68,7 @@ class BatchRunner:
         most = context.batch_size
         self._pace = Pace(STEP, least=LEAST_CHUNK, quiet=QUIET_CHUNK, most=most)
         self._measuring = Measuring(self._memory, report)
+        self._viewer = Viewer(context, sight) if sight else None
         self._orders = 0
         self._running = self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +133,7 @@ class BatchRunner:
         if self._closed:
             return
         try:
-            again = self._step() or self._measuring.step()
+            again = self._step() or self._measuring.step() or self._memory.keep_copy()
         except AIPlaygroundError as error:
             again = self._fail_all(error)
         except Exception as error:  # noqa: BLE001  # the jobs' end, not the thread's
@@ -147,23 +151,52 @@ class BatchRunner:
         self._drop_cancelled()
         if self._waiting:
             self._place_waiting()
+        else:
+            self._memory.tidy()
         quiet = all(slot.pending != 1 for slot in self._slots)
         chunk = self._pace.chunk(quiet=quiet)
+        seen = self._viewer is not None and self._look(self._viewer, chunk)
         parts = next_parts(self._slots, self._context.batch_size, chunk)
+        if self._viewer is not None:
+            parts = up_to_images(parts)
         for batch in split(parts, self._measuring.sizes):
             if not self._compute(batch):
                 break
         if parts:
             self.counters.steps += 1
             self.counters.step_seconds += perf_counter() - started
-        return bool(parts or self._waiting)
+        return bool(parts or seen or self._waiting)
+
+    def _look(self, viewer: Viewer, most: int) -> bool:
+        """Do a piece of the image that is next; return False if there is none."""
+        view = viewer.next(self._slots)
+        if view is None:
+            return False
+        self._computed = [view.work.job]
+        before = len(view.slot.tokens)
+        try:
+            status = viewer.step(view, most)
+        except ServiceFailed as error:
+            self._fail(view.work.job, error)
+            self._end(view.slot, view.work)
+            return True
+        finally:
+            self._computed = []
+        self.counters.prompt_tokens += len(view.slot.tokens) - before
+        if status == FULL:
+            self._make_room([Part(view.slot, view.image.length, False)])
+        elif status == INTERRUPTED:
+            self._memory.trim(view.slot, len(view.slot.tokens))
+            viewer.drop()
+        elif status != OK:
+            raise _failed(status)
+        return True
 
     def _drop_cancelled(self) -> None:
         for slot in self._slots:
             if slot.work is not None and slot.work.job.cancelled:
                 self._end(slot, slot.work)
-        gone = [branch for branch in self._waiting if branch.job.cancelled]
-        for branch in gone:
+        for branch in [branch for branch in self._waiting if branch.job.cancelled]:
             self._waiting.remove(branch)
             self._close(branch)
 
@@ -208,30 +241,30 @@ class BatchRunner:
             return False
         if status != OK:
             raise _failed(status)
-        self._learn(rows, seconds)
+        self._learn(batch, seconds)
         for part, row in zip(batch, rows, strict=True):
-            part.slot.tokens.extend(row.tokens)
+            part.slot.tokens += row.tokens
         finals = [part.slot for part in batch if part.final]
+        started = perf_counter()
         for slot, place in zip(finals, places, strict=True):
             self._choose(slot, place)
+        self.counters.choose_seconds += perf_counter() - started
         return True
 
-    def _learn(self, rows: list[Row], seconds: float) -> None:
+    def _learn(self, batch: list[Part[Branch]], seconds: float) -> None:
         self.counters.decode_seconds += seconds
         self.counters.batches += 1
-        count = sum(len(row.tokens) for row in rows)
-        read = sum(len(row.tokens) for row in rows if len(row.tokens) > 1)
+        sizes = [part.size for part in batch]
+        read = sum(size for size in sizes if size > 1)
         if read:
             self.counters.prompt_tokens += read
-            self._pace.took(count, seconds)
+            self._pace.took(sum(sizes), seconds)
 
     def _choose(self, slot: Slot[Branch], place: int) -> None:
         branch = slot.work
         if branch is None:
             return
-        started = perf_counter()
         chunk = branch.advance(self._context, place)
-        self.counters.choose_seconds += perf_counter() - started
         self.counters.answer_tokens += 1
         if chunk is not None:
             if chunk.finish_reason is not None:
@@ -261,6 +294,9 @@ class BatchRunner:
         self._outbox.append((branch.job, branch.end("length")))
 
     def _end(self, slot: Slot[Branch], branch: Branch) -> None:
+        if self._viewer is not None and self._viewer.begun_in(slot):
+            self._memory.trim(slot, len(slot.tokens))
+            self._viewer.drop()
         self._memory.leave(slot)
         self._close(branch)
 

@@ -62,13 +62,20 @@ class Placement(NamedTuple, Generic[W]):
 
 def shared(one: Sequence[int], other: Sequence[int]) -> int:
     """Return how many tokens two sequences, of the same type, share from their start."""
-    longest, block = min(len(one), len(other)), 256
-    for start in range(0, longest, block):
-        end = min(start + block, longest)
-        # Slices compare at the speed of C: prompts have thousands of tokens.
-        if one[start:end] != other[start:end]:
-            return next(n for n in range(start, end) if one[n] != other[n])
-    return longest
+    longest = min(len(one), len(other))
+    if longest == 0 or one[0] != other[0]:
+        return 0
+    # Slices compare at the speed of C: prompts have thousands of tokens.
+    if one[:longest] == other[:longest]:
+        return longest
+    same, different = 1, longest
+    while different - same > 1:
+        middle = (same + different) // 2
+        if one[same:middle] == other[same:middle]:
+            same = middle
+        else:
+            different = middle
+    return same
 
 
 def place(tokens: Sequence[int], slots: Iterable[Slot[W]], *, sharing: bool) -> Placement[W] | None:
@@ -111,9 +118,15 @@ def next_parts(slots: Iterable[Slot[W]], room: int, chunk: int) -> list[Part[W]]
     prompts share `chunk` tokens behind them. Of these the one that came first gets half, so that
     it is never starved; the shortest get the rest, so that they start soon.
     """
-    busy = sorted((s for s in slots if s.work and s.pending), key=_order)
-    parts = [Part(slot, 1, True) for slot in busy if slot.pending == 1][:room]
-    prompts = [slot for slot in busy if slot.pending > 1]
+    busy = sorted((slot for slot in slots if slot.work is not None), key=_order)
+    parts: list[Part[W]] = []
+    prompts: list[Slot[W]] = []
+    for slot in busy:
+        pending = slot.pending
+        if pending == 1 and len(parts) < room:
+            parts.append(Part(slot, 1, True))
+        elif pending > 1:
+            prompts.append(slot)
     left = min(chunk, room - len(parts))
     if not prompts or left < 1:
         return parts

@@ -50,6 +50,20 @@ class Settings(BaseModel):
             "llamacpp-backend` fetched, else the one on PATH."
         ),
     )
+    llama_server_build: Literal["auto", "cpu", "vulkan", "cuda", "rocm", "sycl", "metal"] = Field(
+        default="auto",
+        description=(
+            "Which build of llama-server `aipg setup llamacpp-backend` fetches; auto takes what "
+            "this computer shows, and the CPU's if that does not run."
+        ),
+    )
+    llama_server_mirror: str = Field(
+        default="",
+        description=(
+            "Where `aipg setup` fetches it from instead of GitHub: a URL under which the release's "
+            "files lie as TAG/FILE. The checksums hold in any case."
+        ),
+    )
     devices: tuple[str, ...] = Field(
         default=(),
         description=(
@@ -69,15 +83,18 @@ class Settings(BaseModel):
         default=(),
         description=(
             "Further options in the words of llama-server's command line, for instance "
-            "`--rope-freq-base`, `10000`."
+            "`--rope-freq-base`, `10000`. The engine python takes those that say how a model or "
+            "a context is made, and refuses others."
         ),
     )
     models: dict[str, ModelOptions] = Field(
         default_factory=dict,
         description=(
             "What differs for single models, by name: context_size, gpu_layers, chat_template, "
-            "adapters (LoRA files with a scale), projector (for images), draft (a small model "
-            "that guesses ahead)."
+            "adapters (LoRA files with a scale), projector (the file for images; if not given, "
+            "the one beside the model; empty for none), draft (a small model that guesses ahead; "
+            "with the engine llama-server alone). Files without a folder are looked for beside "
+            "the model."
         ),
     )
     context_size: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(

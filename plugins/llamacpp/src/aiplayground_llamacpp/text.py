@@ -15,10 +15,15 @@ class Utf8Stream:
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._cut = False
 
     def feed(self, data: bytes) -> str:
         """Return the text that is certain now."""
-        return self._decoder.decode(data)
+        if not self._cut and data.isascii():
+            return data.decode("ascii")  # nearly always, and much faster
+        text = self._decoder.decode(data)
+        self._cut = bool(self._decoder.getstate()[0])
+        return text
 
 
 class StopMatcher:
@@ -35,8 +40,10 @@ class StopMatcher:
 
     def feed(self, text: str) -> str:
         """Take in more text; return what cannot belong to a stop text any more."""
-        if self.stopped or not self._stops:
-            return "" if self.stopped else text
+        if not self._stops:
+            return text
+        if self.stopped:
+            return ""
         held = self._held + text
         found = [place for stop in self._stops if (place := held.find(stop)) >= 0]
         if found:
@@ -54,8 +61,10 @@ class StopMatcher:
 
 def _overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of `text` begin `stop`."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
+    start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
+    while start >= 0 and not stop.startswith(text[start:]):
+        start = text.find(stop[0], start + 1)
+    return len(text) - start if start >= 0 else 0
 
 
 class AnswerText:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiplayground.serving.engine import Engine
 from aiplayground.serving.worker import run
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 
 def main() -> NoReturn:
@@ -22,20 +25,25 @@ def main() -> NoReturn:
 
 def make_engine(settings: Mapping[str, Any]) -> Engine:
     """Make the engine; raises `InvalidSettings` naming what is wrong with the settings."""
+    from .engine import LlamaEngine
+
+    return LlamaEngine(parse_settings(settings), _print_line)
+
+
+def parse_settings(settings: Mapping[str, Any]) -> Settings:
+    """Return the settings; raises `InvalidSettings` naming what is wrong with them."""
     from pydantic import ValidationError
 
     from aiplayground.errors import InvalidSettings
 
-    from .engine import LlamaEngine
     from .settings import Settings
 
     try:
-        parsed = Settings.model_validate(settings)
+        return Settings.model_validate(settings)
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         field = ".".join(map(str, found["loc"]))
         raise InvalidSettings(f"Setting '{field}': {found['msg']}.") from error
-    return LlamaEngine(parsed, _print_line)
 
 
 def _print_line(line: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from .parts import SPACE, Part, find_first, overlap, skip, text_parts
@@ -20,18 +20,35 @@ class Block(Protocol):
         """Return the calls in a block, its marks included, or None if it holds none."""
 
 
+class _Nothing:
+    """A mark that says nothing by itself."""
+
+    def __init__(self, mark: str) -> None:
+        self.last = mark[-1]
+        self._mark = mark
+
+    def end(self, raw: str) -> int | None:
+        return len(self._mark)
+
+    def parse(self, raw: str) -> list[Part] | None:
+        return []
+
+
 class BlockReader:
     """Finds blocks in a stream of text.
 
     `blocks` by the mark that opens each; `first` opens a block only at the start of the answer,
     or right after another call: it is no mark, but how some models begin a bare call. White space
-    around calls is dropped.
+    around calls is dropped, and so are the marks of `drop`, once there was a call.
     """
 
     def __init__(
-        self, blocks: Mapping[str, Block], first: Mapping[str, Block] | None = None
+        self,
+        blocks: Mapping[str, Block],
+        first: Mapping[str, Block] | None = None,
+        drop: Collection[str] = (),
     ) -> None:
-        self._blocks = blocks
+        self._blocks = {**blocks, **{mark: _Nothing(mark) for mark in drop}}
         self._first = first or {}
         self._held = ""
         self._block: Block | None = None
@@ -102,7 +119,7 @@ class BlockReader:
         calls = self._block.parse(raw) if self._block else None
         self._block = None
         self._begin = bool(calls and self._first)
-        if calls is None:
+        if calls is None or not (calls or self._called):
             return self._text(raw)
         self._called, self._space = True, ""
         return calls

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import gemma, gemma4, harmony, hermes, llama3, marked, mistral
+from . import functionary, gemma, gemma4, harmony, hermes, llama3, marked, mistral, sections
 from .forced import ForcedReader
 from .parts import PlainReader, Reader
 from .think import TAGS, ThinkReader
 
-Family = Literal["hermes", "mistral", "llama3", "gemma", "gemma4", "harmony", "marked", "generic"]
+Family = Literal[
+    "hermes",
+    "mistral",
+    "llama3",
+    "gemma",
+    "gemma4",
+    "harmony",
+    "marked",
+    "deepseek",
+    "kimi",
+    "functionary",
+    "recipients",
+    "generic",
+]
 
 # In this order: later models' templates also hold what earlier ones' did.
 _SIGNS: tuple[tuple[Family, tuple[str, ...]], ...] = (
     ("harmony", ("<|channel|>",)),
     ("mistral", ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]")),
     ("gemma4", ("<|tool_call>call:",)),
-    ("hermes", ("<tool_call>",)),
+    ("deepseek", (sections.DEEPSEEK[0],)),
+    ("kimi", (sections.KIMI[0],)),
+    ("hermes", (hermes.OPEN, hermes.SEED_OPEN)),
+    ("recipients", (functionary.MARK + functionary.EVERYONE,)),
+    ("functionary", (functionary.OPEN,)),
     ("marked", tuple(marked.MARKS)),
     ("llama3", ("<|python_tag|>", "Environment: ipython", "<|start_header_id|>")),
     ("gemma", ("<start_of_turn>",)),
@@ -27,9 +44,21 @@ _MARKERS: Mapping[Family, tuple[str, ...]] = {
     "gemma4": gemma4.MARKS,
     "harmony": harmony.MARKS,
     "mistral": (mistral.OPEN, "[ARGS]", "[CALL_ID]"),
-    "hermes": (hermes.OPEN, hermes.CLOSE),
+    "hermes": (hermes.OPEN, hermes.CLOSE, hermes.SEED_OPEN, hermes.SEED_CLOSE),
     "llama3": (llama3.OPEN,),
+    "deepseek": sections.DEEPSEEK,
+    "kimi": sections.KIMI,
     "marked": (*marked.MARKS, *marked.MARKS.values()),
+}
+
+
+_READERS: Mapping[Family, Callable[[Mapping[str, Mapping[str, Any]]], Reader]] = {
+    "llama3": llama3.reader,
+    "gemma": gemma.reader,
+    "marked": marked.reader,
+    "deepseek": sections.deepseek_reader,
+    "kimi": sections.kimi_reader,
+    "functionary": functionary.reader,
 }
 
 
@@ -76,6 +105,8 @@ class Dialect:
             return ForcedReader()
         if self.family == "harmony":
             return harmony.HarmonyReader(calls=bool(tools))
+        if self.family == "recipients":
+            return functionary.RecipientReader(parameters_of(tools))
         inner = self._call_reader(parameters_of(tools)) if tools else PlainReader()
         if self.think is None:
             return inner
@@ -84,8 +115,7 @@ class Dialect:
     def _call_reader(self, tools: Mapping[str, Mapping[str, Any]]) -> Reader:
         if self.family in ("mistral", "gemma4"):
             return mistral.reader() if self.family == "mistral" else gemma4.reader()
-        readers = {"llama3": llama3.reader, "gemma": gemma.reader, "marked": marked.reader}
-        return readers.get(self.family, hermes.reader)(tools)
+        return _READERS.get(self.family, hermes.reader)(tools)
 
 
 def detect(template: str) -> Dialect:

@@ -2,7 +2,8 @@
 
 Sources: NousResearch's Hermes-Function-Calling; the chat templates of Qwen 2.5 and 3. Qwen 3 Coder
 writes `<function=name><parameter=key>value</parameter></function>` in the same block, GLM 4 `name`
-and then `<arg_key>key</arg_key><arg_value>value</arg_value>`.
+and then `<arg_key>key</arg_key><arg_value>value</arg_value>`; Seed writes as Qwen 3 Coder does,
+between marks of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .blocks import BlockReader
+from .blocks import Block, BlockReader
 from .parts import Part, calls_of, decode, object_text, skip
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+SEED_OPEN, SEED_CLOSE = "<seed:tool_call>", "</seed:tool_call>"
+FUNCTION_END = "</function>"
 _FUNCTION = re.compile(r"<function=([^>\s]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
 _PARAMETER = re.compile(r"<parameter=([^>\s]+)>(.*?)(?:</parameter>|\Z)", re.DOTALL)
 _GLM = re.compile(r"\s*([\w.-]+)\s*((?:<arg_key>.*</arg_value>\s*)?)", re.DOTALL)
@@ -26,15 +29,17 @@ _GLM_PARAMETER = re.compile(
 class _ToolCall:
     last = ">"
 
-    def __init__(self, types: Mapping[str, Mapping[str, Any]]) -> None:
-        self._types = types
+    def __init__(
+        self, types: Mapping[str, Mapping[str, Any]], opener: str = OPEN, closer: str = CLOSE
+    ) -> None:
+        self._types, self._open, self._close = types, opener, closer
 
     def end(self, raw: str) -> int | None:
-        place = raw.find(CLOSE)
-        return None if place < 0 else place + len(CLOSE)
+        place = raw.find(self._close)
+        return None if place < 0 else place + len(self._close)
 
     def parse(self, raw: str) -> list[Part] | None:
-        body = raw.removeprefix(OPEN).removesuffix(CLOSE).strip()
+        body = raw.removeprefix(self._open).removesuffix(self._close).strip()
         if body.startswith("<function="):
             return self._functions(body)
         named = _GLM.fullmatch(body)
@@ -69,6 +74,30 @@ def _value(text: str, schema: Any) -> Any:
     return found[0] if found is not None and found[1] == len(text) else text
 
 
+class _Function(_ToolCall):
+    """A call without a mark around it, its arguments as parameters or as JSON."""
+
+    def parse(self, raw: str) -> list[Part] | None:
+        match = _FUNCTION.fullmatch(raw)
+        if match is None or match[1] not in self._types:
+            return None
+        found = decode(match[2], skip(match[2], 0))
+        if found is None:
+            return None if _PARAMETER.sub("", match[2]).strip() else self._functions(raw)
+        text = object_text(found[0]) if not match[2][found[1] :].strip() else None
+        return None if text is None else [Part("call", text, match[1])]
+
+
+def function_block(tools: Mapping[str, Mapping[str, Any]]) -> Block:
+    """Return how `<function=name>…</function>` is read where nothing stands around it."""
+    return _Function(tools, closer=FUNCTION_END)
+
+
+def blocks(tools: Mapping[str, Mapping[str, Any]]) -> dict[str, Block]:
+    """Return how blocks are read, by the mark that opens each."""
+    return {OPEN: _ToolCall(tools), SEED_OPEN: _ToolCall(tools, SEED_OPEN, SEED_CLOSE)}
+
+
 def reader(tools: Mapping[str, Mapping[str, Any]]) -> BlockReader:
     """Return a reader; `tools` maps each tool to its parameters' schemas by name."""
-    return BlockReader({OPEN: _ToolCall(tools)})
+    return BlockReader(blocks(tools))

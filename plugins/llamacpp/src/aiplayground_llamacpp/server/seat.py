@@ -1,0 +1,206 @@
+"""A model in a `llama-server`: loading it, what is known of it, and how it goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiplayground.errors import InvalidParameters
+from aiplayground.gguf import GgufFile
+from aiplayground.serving.engine import LoadedModel
+from aiplayground_llamacpp.embedder import MEAN, MOST_TOKENS, NONE, RANK
+from aiplayground_llamacpp.enginelog import bad_model, out_of_memory
+from aiplayground_llamacpp.load import context_size, override, scales_by_length
+from aiplayground_llamacpp.machine import available_memory, cache_bytes, default_threads
+from aiplayground_llamacpp.sampling import METADATA_KEYS, model_defaults
+from aiplayground_llamacpp.settings import ModelOptions, Settings
+from aiplayground_llamacpp.template import CHATML, CHATML_STOP, ChatTemplate
+
+from . import argv
+from .child import Child
+from .client import Client, Tokenizer
+from .program import check_devices, has_devices
+
+Report = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Served:
+    """A process and the client for it."""
+
+    child: Child
+    client: Client
+
+    async def close(self) -> None:
+        """End the process."""
+        await self.child.end()
+        await self.client.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class Seat:
+    """A loaded model. `template` is an error where the file's template is no valid one.
+
+    `served` makes its texts, or its embeddings if it does nothing else; `second` the embeddings of
+    a model that writes, once somebody wants some.
+    """
+
+    gguf: GgufFile
+    settings: Settings
+    own: ModelOptions
+    facts: LoadedModel
+    served: Served
+    tokenizer: Tokenizer
+    vocabulary: int
+    template: ChatTemplate | InvalidParameters
+    template_is_guess: bool
+    defaults: dict[str, float]
+    second: Served | None = None
+    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    closed: bool = False
+
+    @property
+    def writes(self) -> bool:
+        """Whether it makes texts."""
+        return not self.gguf.is_embedding
+
+    @property
+    def template_stops(self) -> tuple[str, ...]:
+        """Texts that end an answer because the template was guessed, not the model's own."""
+        return (CHATML_STOP,) if self.template_is_guess else ()
+
+    async def close(self) -> None:
+        """Free it."""
+        self.closed = True
+        async with self.opening:
+            for each in (self.served, self.second):
+                if each is not None:
+                    await each.close()
+
+
+async def open_seat(
+    program: str,
+    gguf: GgufFile,
+    name: str,
+    settings: Settings,
+    own: ModelOptions,
+    report: Report,
+) -> Seat:
+    """Load a checked file. Raises `InvalidModelFile`, `InvalidSettings` or `ServiceFailed`."""
+    source = override(settings.chat_template) or gguf.chat_template
+    await asyncio.to_thread(check_devices, program, settings.devices)
+    if gguf.is_embedding:
+        model = _embedding_model(gguf, settings)
+        line = argv.embedder(program, model, settings, own, pooling=_pooling(gguf))
+    else:
+        model = await asyncio.to_thread(_writing_model, program, gguf, settings, report)
+        line = argv.writer(program, model, settings, own)
+    served = await serve(line, gguf.path, settings, report)
+    try:
+        return await _look(served, gguf, name, model.size, settings, own, source)
+    except BaseException:
+        await served.close()
+        raise
+
+
+async def open_second(program: str, seat: Seat, report: Report) -> Served:
+    """Load the model once more, for embeddings."""
+    model = _embedding_model(seat.gguf, seat.settings)
+    line = argv.embedder(program, model, seat.settings, seat.own, pooling="mean")
+    return await serve(line, seat.gguf.path, seat.settings, report)
+
+
+def embedding_size(gguf: GgufFile, settings: Settings) -> int:
+    """Return the most tokens of a text for embeddings."""
+    return min(settings.context_size or MOST_TOKENS, gguf.context_length or MOST_TOKENS)
+
+
+async def serve(line: list[str], path: Path, settings: Settings, report: Report) -> Served:
+    """Start a process and make a client for it."""
+    child = Child(line, path, report, verbose=settings.verbose)
+    await child.start(settings.load_timeout)
+    return Served(child, Client(child.base_url, child.key))
+
+
+async def _look(
+    served: Served,
+    gguf: GgufFile,
+    name: str,
+    size: int,
+    settings: Settings,
+    own: ModelOptions,
+    source: str | None,
+) -> Seat:
+    props = await served.client.get("/props")
+    models = await served.client.get("/v1/models")
+    room = int(props["default_generation_settings"]["n_ctx"])
+    bos, eos = str(props.get("bos_token") or ""), str(props.get("eos_token") or "")
+    template = _template(source, bos, eos, settings)
+    writes = not gguf.is_embedding
+    return Seat(
+        gguf=gguf,
+        settings=settings,
+        own=own,
+        served=served,
+        tokenizer=Tokenizer(served.client.blocking, bos),
+        vocabulary=int(models["data"][0]["meta"]["n_vocab"]),
+        template=template,
+        template_is_guess=source is None,
+        defaults=model_defaults({key: str(gguf.metadata.get(key, "nan")) for key in METADATA_KEYS}),
+        facts=LoadedModel(
+            name=name,
+            path=gguf.path,
+            context_length=min(size, room),
+            chat=writes and source is not None,
+        ),
+    )
+
+
+def _template(
+    source: str | None, bos: str, eos: str, settings: Settings
+) -> ChatTemplate | InvalidParameters:
+    try:
+        return ChatTemplate(source or CHATML, bos=bos, eos=eos, timeout=settings.template_timeout)
+    except InvalidParameters as error:
+        return error
+
+
+def _writing_model(program: str, gguf: GgufFile, settings: Settings, report: Report) -> argv.Model:
+    trained = gguf.context_length or 0
+    size = context_size(settings.context_size, trained)
+    stretch = None
+    if size > trained > 0:
+        report(
+            f"context_size {size} is more than the {trained} tokens that the model was trained on: "
+            "long texts may get worse answers"
+        )
+        stretch = None if scales_by_length(gguf) else f"{gguf.architecture}.context_length"
+    needed, free = cache_bytes(gguf, size), available_memory()
+    if needed and free is not None and needed > free and not has_devices(program):
+        # Linux grants memory that it does not have and kills who uses it.
+        raise out_of_memory(gguf.path, needed, free)
+    slots = argv.slots_for(settings.slots, needed, free)
+    if slots < settings.slots:
+        report(f"{slots} answers at a time rather than {settings.slots}: memory holds no more")
+    threads = settings.threads or default_threads(_weights(gguf))
+    return argv.Model(gguf.path, size, slots, threads, stretch)
+
+
+def _embedding_model(gguf: GgufFile, settings: Settings) -> argv.Model:
+    threads = settings.threads or default_threads(_weights(gguf))
+    return argv.Model(gguf.path, embedding_size(gguf, settings), 1, threads)
+
+
+def _pooling(gguf: GgufFile) -> str | None:
+    """Return the pooling to ask for; None where the model says which. Raises for a ranking one."""
+    told = gguf.hyperparameter("pooling_type")
+    if told == RANK:
+        raise bad_model(gguf.path, "ranks texts, which llamacpp-backend does not do yet.")
+    return "mean" if told in (None, NONE, MEAN) else None
+
+
+def _weights(gguf: GgufFile) -> int:
+    """Bytes of all weights in the file; of a split model's first part."""
+    return gguf.size - gguf.data_offset
