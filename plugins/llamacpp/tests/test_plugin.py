@@ -23,9 +23,10 @@ from aiplayground.errors import (
     ServiceNotAvailable,
 )
 from aiplayground.models import LocalModel, ModelType
-from aiplayground.specs import Capability, LaunchSpec
+from aiplayground.specs import Capability, Device, LaunchSpec
 from aiplayground_llamacpp import plugin
 from aiplayground_llamacpp.launch import launch_spec
+from aiplayground_llamacpp.server.launch import device_names
 from aiplayground_llamacpp.settings import Settings
 
 HEAVY = ("httpx", "aiohttp", "uvicorn", "starlette", "numpy", "rich", "pydantic", "llama_cpp")
@@ -88,6 +89,7 @@ class FakeContext:
     model: str | None = None
     service: str = "llamacpp-backend"
     settings: Settings = field(default_factory=Settings)
+    selected_devices: tuple[Device, ...] = ()
     workers: dict[str, FakeWorker] = field(default_factory=dict)
     specs: list[LaunchSpec] = field(default_factory=list)
     logger: logging.Logger = field(default_factory=lambda: logging.getLogger("test"))
@@ -240,3 +242,40 @@ async def test_without_a_worker_there_is_no_endpoint() -> None:
 
 async def test_the_version_is_that_of_the_engine(ctx: Any) -> None:
     assert await plugin.installed_version(ctx) == version("llama-cpp-python")
+
+
+CPU = Device(id="CPU", name="A processor", kind="CPU")
+CARD = tuple(Device(id=name, name="A card", kind="GPU") for name in ("CUDA0", "Vulkan0"))
+
+
+@pytest.mark.parametrize(
+    ("selected", "known", "names"),
+    [
+        ((CPU,), set(), ("none",)),
+        (CARD, {"CUDA0", "Vulkan0"}, ("CUDA0",)),
+        (CARD, {"Vulkan0", "Vulkan1"}, ("Vulkan0",)),
+        (CARD, {"SYCL0"}, ()),
+    ],
+)
+def test_a_selected_device_is_named_as_the_engine_does(
+    selected: tuple[Device, ...], known: set[str], names: tuple[str, ...]
+) -> None:
+    assert device_names(selected, known) == names
+
+
+async def test_a_start_uses_the_selected_device_unless_the_settings_name_one(ctx: Any) -> None:
+    ctx.selected_devices = (CPU,)
+    await plugin.start(ctx)
+    assert '"devices":["none"]' in ctx.specs[-1].argv[-1]
+    ctx.settings = Settings(devices=("CUDA1",))
+    await plugin.start(ctx)
+    assert '"devices":["CUDA1"]' in ctx.specs[-1].argv[-1]
+
+
+async def test_a_selected_device_that_the_engine_lacks_is_logged(
+    ctx: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ctx.selected_devices = (Device(id="CUDA99", name="Another card", kind="GPU"),)
+    await plugin.start(ctx)
+    assert not any("devices" in part for part in ctx.specs[-1].argv)
+    assert "Another card" in caplog.text

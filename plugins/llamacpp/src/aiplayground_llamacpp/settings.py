@@ -67,8 +67,9 @@ class Settings(BaseModel):
     devices: tuple[str, ...] = Field(
         default=(),
         description=(
-            "Devices to compute on, by the names that `aipg devices` shows (CUDA0, Vulkan0); "
-            "empty takes all that llama.cpp finds, `none` the CPU alone."
+            "Devices to compute on, by the names in the last column of `aipg devices` (CUDA0, "
+            "Vulkan0); empty takes the one that was selected there, else all that llama.cpp finds; "
+            "`none` the CPU alone."
         ),
     )
     cache_type_k: CacheType = Field(
