@@ -17,10 +17,17 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of a module that names `ENGINES` with each of them, but for `PYTHON_ALONE`."""
+    """Run the tests of a module that names `ENGINES` with each of them, but for `PYTHON_ALONE`.
+
+    Those in `SLOW_TWICE` take long, and the second engine only with the long tests.
+    """
     engines = getattr(metafunc.module, "ENGINES", ())
-    if metafunc.function.__name__ in getattr(metafunc.module, "PYTHON_ALONE", ()):
+    name = metafunc.function.__name__
+    if name in getattr(metafunc.module, "PYTHON_ALONE", ()):
         engines = engines[:1]
+    if name in getattr(metafunc.module, "SLOW_TWICE", ()):
+        first, *others = engines
+        engines = [first, *(pytest.param(each, marks=pytest.mark.full) for each in others)]
     if engines and "launch" in metafunc.fixturenames:
         metafunc.parametrize("launch", engines, indirect=True, scope="session")
 

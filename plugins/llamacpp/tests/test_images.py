@@ -27,6 +27,7 @@ from plugins.llamacpp.tests.tiny_parts import (
     write_projector,
     write_rows_model,
 )
+from plugins.llamacpp.tests.workers import ENGINES as BOTH
 from plugins.llamacpp.tests.workers import Launch, Worker
 
 from aiplayground.errors import InvalidParameters, ServiceFailed
@@ -38,6 +39,9 @@ from aiplayground_llamacpp.settings import Settings
 from aiplayground_llamacpp.sight import Sight
 
 pytestmark = pytest.mark.engine
+
+ENGINES = BOTH
+PYTHON_ALONE = {"test_images_do_not_pile_up"}
 
 KINDS = ("mlp", "gemma3", "qwen2vl_merger")
 NEAR = 0.05

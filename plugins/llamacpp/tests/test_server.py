@@ -22,6 +22,7 @@ from aiplayground.errors import (
 from aiplayground.specs import Device
 from aiplayground.types import CompletionRequest
 from aiplayground_llamacpp import devices
+from aiplayground_llamacpp.adapters import LoraFile
 from aiplayground_llamacpp.backends import CPU, GPU, IGPU, Backend, choose
 from aiplayground_llamacpp.enginelog import ERROR, INFO, WARN
 from aiplayground_llamacpp.sampling import SamplerPlan, Step, plan
@@ -30,16 +31,15 @@ from aiplayground_llamacpp.server.answer import AnswerReader, refusal
 from aiplayground_llamacpp.server.child import environment, parse_line
 from aiplayground_llamacpp.server.launch import server_spec
 from aiplayground_llamacpp.server.merge import merged
-from aiplayground_llamacpp.server.options import settings_for
 from aiplayground_llamacpp.server.program import parse_devices, short_version
 from aiplayground_llamacpp.server.request import Task, body_of
-from aiplayground_llamacpp.settings import Adapter, ModelOptions, Settings
+from aiplayground_llamacpp.settings import Settings
 
 MODEL = argv.Model(Path("/m.gguf"), 4096, 8, 4)
 
 
-def line(own: ModelOptions | None = None, **fields: Any) -> list[str]:
-    return argv.writer("llama-server", MODEL, Settings(**fields), own or ModelOptions())
+def line(model: argv.Model = MODEL, **fields: Any) -> list[str]:
+    return argv.writer("llama-server", model, Settings(**fields))
 
 
 def value(words: list[str], option: str) -> str:
@@ -69,31 +69,42 @@ def test_the_command_line_says_all_settings() -> None:
 
 
 def test_the_command_line_says_what_one_model_has() -> None:
-    own = ModelOptions(
-        adapters=(Adapter(path="/a.gguf"), Adapter(path="/b.gguf", scale=0.5)),
-        projector="/p.gguf",
-        draft="/d.gguf",
+    model = MODEL._replace(
+        adapters=(LoraFile(Path("/a.gguf"), 1), LoraFile(Path("/b.gguf"), 0.5)),
+        projector=Path("/p.gguf"),
+        draft=Path("/d.gguf"),
     )
-    words = line(own)
+    words = line(model)
     assert value(words, "--lora") == "/a.gguf"
     assert value(words, "--lora-scaled") == "/b.gguf:0.5"
     assert value(words, "--mmproj") == "/p.gguf"
     assert value(words, "--model-draft") == "/d.gguf"
+    assert "--no-mmproj-offload" not in words
+    assert "--no-mmproj-offload" in line(model, gpu_layers=0)
     for path in ("/a,b.gguf", "C:/a.gguf"):
         with pytest.raises(InvalidSettings, match="commas"):
-            line(ModelOptions(adapters=(Adapter(path=path, scale=2),)))
-    stretched = MODEL._replace(stretch="llama.context_length")
-    words = argv.writer("x", stretched, Settings(), ModelOptions())
+            line(MODEL._replace(adapters=(LoraFile(Path(path), 2),)))
+    words = line(MODEL._replace(stretch="llama.context_length"))
     assert value(words, "--override-kv") == "llama.context_length=int:4096"
 
 
 def test_embeddings_are_computed_in_one_piece() -> None:
-    words = argv.embedder("x", MODEL, Settings(), ModelOptions(), pooling="mean")
+    words = argv.embedder("x", MODEL, Settings(), pooling="mean")
     assert {value(words, name) for name in ("--ctx-size", "--batch-size", "--ubatch-size")} == {
         "4096"
     }
     assert value(words, "--pooling") == "mean"
-    assert "--pooling" not in argv.embedder("x", MODEL, Settings(), ModelOptions(), pooling=None)
+    assert "--pooling" not in argv.embedder("x", MODEL, Settings(), pooling=None)
+
+
+def test_a_batch_holds_an_image_that_is_seen_as_a_whole() -> None:
+    def sizes(at_once: int, batch: int) -> list[str]:
+        words = line(MODEL._replace(at_once=at_once), batch_size=batch)
+        return [value(words, "--batch-size"), value(words, "--ubatch-size")]
+
+    assert sizes(0, 2048) == ["2048", "512"]
+    assert sizes(256, 64) == ["256", "256"]
+    assert sizes(1120, 2048) == ["2048", "1120"]
 
 
 @pytest.mark.parametrize(
@@ -104,15 +115,6 @@ def test_each_answer_has_a_context_of_its_own(
     context: int | None, free: int | None, slots: int
 ) -> None:
     assert argv.slots_for(8, context, free) == slots
-
-
-def test_what_is_set_for_one_model_comes_first() -> None:
-    own = ModelOptions(context_size=9, gpu_layers=0)
-    settings = Settings(context_size=5, gpu_layers=7, models={"a": own})
-    assert settings_for(settings, "a") == (
-        settings.model_copy(update={"context_size": 9, "gpu_layers": 0}), own,
-    )  # fmt: skip
-    assert settings_for(settings, "b") == (settings, ModelOptions())
 
 
 def test_how_its_worker_is_launched() -> None:
@@ -155,7 +157,7 @@ def test_lines_of_its_log(text: str, level: int, rest: str) -> None:
 
 def task(limit: int = 9, **fields: Any) -> Task:
     made: dict[str, Any] = {"prompt": [1, 2], "plan": SamplerPlan((Step("greedy"),)), **fields}
-    return Task(limit=limit, **made)
+    return Task(limit=limit, size=99, **made)
 
 
 def test_every_sampler_is_told_with_its_values() -> None:
