@@ -17,6 +17,7 @@ from plugins.llamacpp.tests.tiny_model import write_model
 from plugins.llamacpp.tests.tiny_parts import (
     picture,
     projector_pairs,
+    projector_tensors,
     shown,
     write_adapter,
     write_gguf,
@@ -29,7 +30,13 @@ from plugins.llamacpp.tests.workers import ENGINES, Worker, end_worker, start_wo
 pytestmark = pytest.mark.engine
 
 KINDS = ("mlp", "gemma3", "qwen2vl_merger")
-LOOK = {"max_tokens": 24, "temperature": 0, "ignore_eos": True, "logprobs": True, "top_logprobs": 2}
+LOOK: dict[str, Any] = {
+    "max_tokens": 24,
+    "temperature": 0,
+    "ignore_eos": True,
+    "logprobs": True,
+    "top_logprobs": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +50,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path = here / "tiny.gguf"
         write_rows_model(path) if kind == "qwen2vl_merger" else write_model(path)
     write_adapter(root / "adapter.gguf", root / "mlp" / "tiny.gguf")
+    odd = root / "odd"
+    odd.mkdir()
+    write_model(odd / "tiny.gguf")
+    write_gguf(odd / "mmproj.gguf", projector_pairs("nonsense"), projector_tensors())
     write_reranker(root / "causal.gguf")
     write_t5_encoder(root / "t5.gguf")
     Bert(RANK, head=True).write(root / "bert.gguf")
@@ -141,7 +152,7 @@ def test_words_beside_an_image_are_never_control_tokens(pair: list[Worker], fold
 
 def test_several_answers_to_an_image(pair: list[Worker], folder: Path) -> None:
     load(pair, folder / "mlp" / "tiny.gguf")
-    fields = {"messages": shown("look: ", picture(1), "?"), "n": 2, "max_tokens": 5}
+    fields: dict[str, Any] = {"messages": shown("look: ", picture(1), "?"), "n": 2, "max_tokens": 5}
     one, other = (worker.chat(temperature=0, **fields).json()["usage"] for worker in pair)
     assert one["prompt_tokens"] == other["prompt_tokens"]
 
@@ -172,6 +183,15 @@ def test_images_that_have_no_place(pair: list[Worker], folder: Path, name: str) 
     one, other = (worker.chat(model=name, messages=messages) for worker in pair)
     assert one.status_code == other.status_code == 400
     assert told(one.json()) == told(other.json())
+
+
+def test_a_projector_that_only_lies_there_and_is_no_use(pair: list[Worker], folder: Path) -> None:
+    load(pair, folder / "odd" / "tiny.gguf")
+    one, other = (worker.chat(messages=shown(picture(1), "?")) for worker in pair)
+    assert one.status_code == other.status_code == 400
+    assert told(one.json()) == told(other.json())
+    assert all("no images: " in worker.stderr for worker in pair)
+    assert all(worker.chat(max_tokens=2).is_success for worker in pair)
 
 
 @pytest.mark.parametrize("name", ["bad-adapter", "bad-projector", "damaged"])
