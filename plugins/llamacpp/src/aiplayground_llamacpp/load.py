@@ -41,11 +41,15 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Checked files that go with a model; `named`: the settings ask for the projector."""
+    """Checked files that go with a model; `named`: the settings ask for the projector.
+
+    `draft` is a small model that guesses ahead, for llama-server alone.
+    """
 
     adapters: tuple[LoraFile, ...] = ()
     projector: Path | None = None
     named: bool = False
+    draft: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
