@@ -15,7 +15,7 @@ from aiplayground.errors import (
     InvalidParameters,
     InvalidSettings,
 )
-from aiplayground.gguf import GgufError, GgufFile, GgufReason, read_gguf
+from aiplayground.gguf import GgufError, GgufFile, GgufReason, check_vocabulary, read_gguf
 
 from .adapters import LoraFile, check_adapters
 from .bindings import EngineLog
@@ -88,6 +88,7 @@ def check_file(path: Path) -> GgufFile:
     """Read the headers of a model's files. Raises `InvalidModelFile` with cause and next step."""
     try:
         gguf = read_gguf(path)
+        check_vocabulary(gguf)
         for part in part_paths(path, gguf.split_count)[1:]:
             read_gguf(part)
     except GgufError as error:
