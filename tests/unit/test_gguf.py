@@ -8,7 +8,15 @@ import pytest
 from tests import gguf_files as gg
 from tests.gguf_files import MODEL, Gguf, Tensor
 
-from aiplayground.gguf import GgufArray, GgufFile, GgufLongText, _types, read_gguf
+from aiplayground.gguf import (
+    GgufArray,
+    GgufError,
+    GgufFile,
+    GgufLongText,
+    _types,
+    check_vocabulary,
+    read_gguf,
+)
 from aiplayground.gguf._file import format_parameters, quantization_in
 from aiplayground.gguf._types import value_type_name
 
@@ -304,6 +312,23 @@ def test_importing_the_reader_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif(not GUIDE.exists(), reason="the guide has not been trained yet")
+@pytest.mark.parametrize("count", [10, 3000])
+def test_a_token_that_is_there_twice_is_found(tmp_path: Path, count: int) -> None:
+    """Bytes that are no UTF-8 differ all the same, and empty tokens get names of their own."""
+    tokens: list[str | bytes] = [f"token{number}" for number in range(count)]
+    tokens += [b"\xff", b"\xfe", "", ""]
+    metadata = {"first": 1, "tokenizer.ggml.tokens": gg.array(gg.STRING, tokens)}
+    check_vocabulary(read(tmp_path, metadata))
+    twice = {"first": 1, "tokenizer.ggml.tokens": gg.array(gg.STRING, [*tokens, "token7"])}
+    with pytest.raises(GgufError, match="the token 'token7' twice"):
+        check_vocabulary(read(tmp_path, twice))
+
+
+def test_a_file_without_a_vocabulary_has_none_that_is_wrong(tmp_path: Path) -> None:
+    check_vocabulary(read(tmp_path))
+    check_vocabulary(read(tmp_path, {"tokenizer.ggml.tokens": gg.array(gg.F32, [0.5, 0.5])}))
+
+
 def test_the_guide_is_sound() -> None:
     file = read_gguf(GUIDE)
     assert file.architecture == "llama"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plugins.llamacpp.tests.tiny_model import write_model
@@ -17,10 +18,16 @@ def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of a module that names `ENGINES` with each of them, but for `PYTHON_ALONE`."""
-    engines = getattr(metafunc.module, "ENGINES", ())
-    if metafunc.function.__name__ in getattr(metafunc.module, "PYTHON_ALONE", ()):
+    """Run the tests of a module that names `ENGINES` with each of them, but for `PYTHON_ALONE`.
+
+    Those in `SLOW_TWICE` take long: the second engine has its turn with the long tests.
+    """
+    name, module = metafunc.function.__name__, metafunc.module
+    engines: list[Any] = list(getattr(module, "ENGINES", ()))
+    if name in getattr(module, "PYTHON_ALONE", ()):
         engines = engines[:1]
+    if name in getattr(module, "SLOW_TWICE", ()):
+        engines[1:] = [pytest.param(each, marks=pytest.mark.full) for each in engines[1:]]
     if engines and "launch" in metafunc.fixturenames:
         metafunc.parametrize("launch", engines, indirect=True, scope="session")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugins.llamacpp.tests.engines import AnyEngine, make_engine
 from plugins.llamacpp.tests.tiny_model import _pair
 from plugins.llamacpp.tests.tiny_parts import (
     FLOAT64,
@@ -20,15 +21,19 @@ from plugins.llamacpp.tests.tiny_parts import (
     write_gguf,
     write_merged,
 )
+from plugins.llamacpp.tests.workers import ENGINES as BOTH
 from plugins.llamacpp.tests.workers import Launch
 
 from aiplayground.errors import InvalidSettings
 from aiplayground.gguf import read_gguf
 from aiplayground.types import ChatChunk, CompletionRequest, EmbedRequest
 from aiplayground_llamacpp.adapters import EMBEDDING, fits, unsuitable
-from aiplayground_llamacpp.engine import LlamaEngine
 from aiplayground_llamacpp.options import model_options, option_path, options_for
 from aiplayground_llamacpp.settings import Settings
+
+pytestmark = pytest.mark.engine
+
+ENGINES = BOTH
 
 Load = Callable[..., Any]
 
@@ -38,13 +43,12 @@ def adapter(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_adapter(tmp_path_factory.mktemp("adapters") / "adapter.gguf", model_path)
 
 
-@pytest.fixture
-async def load(model_path: Path) -> AsyncIterator[Load]:
-    engines: list[LlamaEngine] = []
+@pytest.fixture(params=BOTH)
+async def load(model_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Load]:
+    engines: list[AnyEngine] = []
 
-    async def make(path: Path = model_path, **options: Any) -> LlamaEngine:
-        settings = Settings.model_validate({"models": {"tiny": options}})
-        engine = LlamaEngine(settings, lambda line: None)
+    async def make(path: Path = model_path, **options: Any) -> AnyEngine:
+        engine = make_engine(request.param, models={"tiny": options})
         engines.append(engine)
         await engine.open()
         await engine.load(path, "tiny", lambda fraction: None)
@@ -55,7 +59,7 @@ async def load(model_path: Path) -> AsyncIterator[Load]:
         await engine.close()
 
 
-async def ask(engine: LlamaEngine, prompt: str = "Hello") -> list[ChatChunk]:
+async def ask(engine: AnyEngine, prompt: str = "Hello") -> list[ChatChunk]:
     request = CompletionRequest(
         model="tiny", prompt=prompt, max_tokens=40, temperature=0, ignore_eos=True,
         logprobs=True, top_logprobs=5,

@@ -14,6 +14,7 @@ from plugins.llamacpp.tests.workers import Worker
 pytestmark = pytest.mark.engine
 
 ENGINES = BOTH
+SLOW_TWICE = {"test_no_body_whatever_makes_a_500_or_ends_the_worker"}
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT = "/v1/chat/completions"

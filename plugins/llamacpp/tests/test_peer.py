@@ -1,11 +1,7 @@
-"""llama.cpp's own server on the same files: greedy answers must be the same.
-
-Runs where a `llama-server` is on PATH.
-"""
+"""llama.cpp's own server on the same files: greedy answers must be the same."""
 
 from __future__ import annotations
 
-import shutil
 import socket
 import subprocess
 import time
@@ -24,16 +20,13 @@ from plugins.llamacpp.tests.tiny_parts import (
     write_projector,
     write_rows_model,
 )
+from scripts import llama_server
 
 from aiplayground.types import ChatRequest
 from aiplayground_llamacpp.engine import LlamaEngine
 from aiplayground_llamacpp.settings import Settings
 
-PROGRAM = shutil.which("llama-server")
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(PROGRAM is None, reason="there is no llama-server on PATH"),
-]
+pytestmark = pytest.mark.engine
 
 PATIENCE = 30.0
 FIELDS: dict[str, Any] = {"max_tokens": 30, "temperature": 0, "ignore_eos": True}
@@ -48,7 +41,18 @@ def peer(*arguments: str) -> Iterator[httpx.Client]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = str(sock.getsockname()[1])
-    fixed = [str(PROGRAM), "--port", port, "--host", "127.0.0.1", "-t", "1", "-np", "1", "--jinja"]
+    fixed = [
+        str(llama_server.ready()),
+        "--port",
+        port,
+        "--host",
+        "127.0.0.1",
+        "-t",
+        "1",
+        "-np",
+        "1",
+        "--jinja",
+    ]
     process = subprocess.Popen(
         [*fixed, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

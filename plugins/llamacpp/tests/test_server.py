@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import math
 import sys
+from base64 import b64decode
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from plugins.llamacpp.tests.test_plugin import local
+from plugins.llamacpp.tests.tiny_parts import projector_pairs, write_gguf
 
 from aiplayground.errors import (
     AIPlaygroundError,
@@ -19,27 +23,33 @@ from aiplayground.errors import (
     ServiceFailed,
     ServiceNotAvailable,
 )
+from aiplayground.gguf import read_gguf
 from aiplayground.specs import Device
-from aiplayground.types import CompletionRequest
+from aiplayground.types import CompletionRequest, RerankRequest
 from aiplayground_llamacpp import devices
+from aiplayground_llamacpp.adapters import LoraFile
 from aiplayground_llamacpp.backends import CPU, GPU, IGPU, Backend, choose
 from aiplayground_llamacpp.enginelog import ERROR, INFO, WARN
+from aiplayground_llamacpp.pictures import Picture
+from aiplayground_llamacpp.ranking import Frame
 from aiplayground_llamacpp.sampling import SamplerPlan, Step, plan
 from aiplayground_llamacpp.server import argv
 from aiplayground_llamacpp.server.answer import AnswerReader, refusal
 from aiplayground_llamacpp.server.child import environment, parse_line
 from aiplayground_llamacpp.server.launch import server_spec
 from aiplayground_llamacpp.server.merge import merged
-from aiplayground_llamacpp.server.options import settings_for
 from aiplayground_llamacpp.server.program import parse_devices, short_version
+from aiplayground_llamacpp.server.ranking import make_pairs
 from aiplayground_llamacpp.server.request import Task, body_of
-from aiplayground_llamacpp.settings import Adapter, ModelOptions, Settings
+from aiplayground_llamacpp.server.seeing import Eyes, Scene, tokens_at_once
+from aiplayground_llamacpp.settings import Settings
+from aiplayground_llamacpp.sight import Words as Prompt
 
 MODEL = argv.Model(Path("/m.gguf"), 4096, 8, 4)
 
 
-def line(own: ModelOptions | None = None, **fields: Any) -> list[str]:
-    return argv.writer("llama-server", MODEL, Settings(**fields), own or ModelOptions())
+def line(model: argv.Model = MODEL, **fields: Any) -> list[str]:
+    return argv.writer("llama-server", model, Settings(**fields))
 
 
 def value(words: list[str], option: str) -> str:
@@ -69,31 +79,42 @@ def test_the_command_line_says_all_settings() -> None:
 
 
 def test_the_command_line_says_what_one_model_has() -> None:
-    own = ModelOptions(
-        adapters=(Adapter(path="/a.gguf"), Adapter(path="/b.gguf", scale=0.5)),
-        projector="/p.gguf",
-        draft="/d.gguf",
+    model = MODEL._replace(
+        adapters=(LoraFile(Path("/a.gguf"), 1), LoraFile(Path("/b.gguf"), 0.5)),
+        projector=Path("/p.gguf"),
+        draft=Path("/d.gguf"),
     )
-    words = line(own)
+    words = line(model)
     assert value(words, "--lora") == "/a.gguf"
     assert value(words, "--lora-scaled") == "/b.gguf:0.5"
     assert value(words, "--mmproj") == "/p.gguf"
     assert value(words, "--model-draft") == "/d.gguf"
+    assert "--no-mmproj-offload" not in words
+    assert "--no-mmproj-offload" in line(model, gpu_layers=0)
     for path in ("/a,b.gguf", "C:/a.gguf"):
         with pytest.raises(InvalidSettings, match="commas"):
-            line(ModelOptions(adapters=(Adapter(path=path, scale=2),)))
-    stretched = MODEL._replace(stretch="llama.context_length")
-    words = argv.writer("x", stretched, Settings(), ModelOptions())
+            line(MODEL._replace(adapters=(LoraFile(Path(path), 2),)))
+    words = line(MODEL._replace(stretch="llama.context_length"))
     assert value(words, "--override-kv") == "llama.context_length=int:4096"
 
 
 def test_embeddings_are_computed_in_one_piece() -> None:
-    words = argv.embedder("x", MODEL, Settings(), ModelOptions(), pooling="mean")
+    words = argv.embedder("x", MODEL, Settings(), pooling="mean")
     assert {value(words, name) for name in ("--ctx-size", "--batch-size", "--ubatch-size")} == {
         "4096"
     }
     assert value(words, "--pooling") == "mean"
-    assert "--pooling" not in argv.embedder("x", MODEL, Settings(), ModelOptions(), pooling=None)
+    assert "--pooling" not in argv.embedder("x", MODEL, Settings(), pooling=None)
+
+
+def test_a_batch_holds_an_image_that_is_seen_as_a_whole() -> None:
+    def sizes(at_once: int, batch: int) -> list[str]:
+        words = line(MODEL._replace(at_once=at_once), batch_size=batch)
+        return [value(words, "--batch-size"), value(words, "--ubatch-size")]
+
+    assert sizes(0, 2048) == ["2048", "512"]
+    assert sizes(256, 64) == ["256", "256"]
+    assert sizes(1120, 2048) == ["2048", "1120"]
 
 
 @pytest.mark.parametrize(
@@ -104,15 +125,6 @@ def test_each_answer_has_a_context_of_its_own(
     context: int | None, free: int | None, slots: int
 ) -> None:
     assert argv.slots_for(8, context, free) == slots
-
-
-def test_what_is_set_for_one_model_comes_first() -> None:
-    own = ModelOptions(context_size=9, gpu_layers=0)
-    settings = Settings(context_size=5, gpu_layers=7, models={"a": own})
-    assert settings_for(settings, "a") == (
-        settings.model_copy(update={"context_size": 9, "gpu_layers": 0}), own,
-    )  # fmt: skip
-    assert settings_for(settings, "b") == (settings, ModelOptions())
 
 
 def test_how_its_worker_is_launched() -> None:
@@ -155,7 +167,7 @@ def test_lines_of_its_log(text: str, level: int, rest: str) -> None:
 
 def task(limit: int = 9, **fields: Any) -> Task:
     made: dict[str, Any] = {"prompt": [1, 2], "plan": SamplerPlan((Step("greedy"),)), **fields}
-    return Task(limit=limit, **made)
+    return Task(limit=limit, size=99, **made)
 
 
 def test_every_sampler_is_told_with_its_values() -> None:
@@ -239,9 +251,29 @@ def test_probabilities_are_those_of_the_text() -> None:
     assert [each["top_logprobs"] for each in entries] == [[]]
 
 
+def seen(content: str, count: int, prompt: int = 90) -> dict[str, Any]:
+    return piece(content, count, tokens_evaluated=prompt, timings={"cache_n": 2})
+
+
+def test_the_length_of_a_prompt_with_images_comes_with_the_answer() -> None:
+    made = task(50, prompt=[], scene=Scene("x", ()))
+    chunks = read(made, *(seen("a", n) for n in range(1, 11)))
+    assert "".join(chunk.text for chunk in chunks) == "a" * 9
+    assert chunks[-1].finish_reason == "length"
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.prompt_tokens == 90
+    assert (chunks[-1].usage.completion_tokens, chunks[-1].usage.cached_tokens) == (9, 2)
+    ended = read(made, *(seen("a", n) for n in range(1, 9)), seen("", 9), end("eos", 9))
+    assert ended[-1].finish_reason == "stop"
+    with pytest.raises(InvalidParameters, match="99 tokens and the context holds 99"):
+        read(made, seen("a", 1, 99))
+
+
 @pytest.mark.parametrize(
     ("status", "message", "kind", "words"),
     [
+        (500, "Failed to tokenize prompt", InvalidParameters, "image of this size"),
+        (413, "no reason", InvalidParameters, "fewer or smaller"),
         (400, "failed to parse grammar", InvalidParameters, "grammar"),
         (400, "Prompt contains invalid tokens", InvalidParameters, "invalid tokens"),
         (503, "Loading model", ServiceNotAvailable, "Loading model"),
@@ -256,6 +288,79 @@ def test_its_errors_have_our_codes(
     assert words in error.message
     with pytest.raises(kind):
         AnswerReader(task(), 0).take({"error": {"message": message, "code": status}})
+
+
+def test_a_prompt_that_is_too_long_is_told_as_by_the_other_engine() -> None:
+    told = {"type": "exceed_context_size_error", "n_prompt_tokens": 300, "n_ctx": 256}
+    error = refusal(400, {"error": {"message": "x", **told}})
+    assert isinstance(error, InvalidParameters)
+    assert error.details == {"tokens": 300, "limit": 256}
+
+
+# Texts ------------------------------------------------------------------------------------
+
+
+class Words:
+    """A tokenizer of one token for each letter; `<s>` begins texts, and is one token."""
+
+    bos_text = "<s>"
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        text = text.replace("<s>", "\0") if parse_special else text
+        return [0] * add_special + [ord(letter) for letter in text]
+
+    def control_texts(self) -> tuple[str, ...]:
+        return ("<s>",)
+
+    def with_texts(self, texts: Any) -> Words:
+        return self
+
+
+def test_a_prompt_with_images_is_text_with_markers() -> None:
+    eyes = Eyes(Words(), "<m>")
+    look = Picture(2, 1, b"abcdef", "")
+    parts: list[Prompt | Picture] = [
+        Prompt("<s>a<m>", True), look, Prompt("<s>", False), Prompt("b", True),
+    ]  # fmt: skip
+    assert eyes.read(parts, add_special=False) == ([], ())
+    assert eyes.scene is not None
+    assert eyes.scene.text == "a<\u200bm\u200b><m><\u200bs\u200b>b"
+    (file,) = eyes.scene.files
+    with Image.open(io.BytesIO(b64decode(file))) as image:
+        assert (image.format, image.size, image.tobytes()) == ("PNG", (2, 1), b"abcdef")
+    body = body_of(task(prompt=[], scene=eyes.scene), 0)
+    assert body["prompt"] == {"prompt_string": eyes.scene.text, "multimodal_data": [file]}
+    eyes.read([Prompt("<s>a", True)], add_special=True)
+    assert eyes.scene.text.startswith("<s>")
+    with pytest.raises(InvalidParameters, match="ends with an image"):
+        eyes.read([look], add_special=True)
+
+
+def test_pairs_are_sent_as_texts_that_hold_no_control_tokens() -> None:
+    request = RerankRequest(model="m", query="{document}", documents=["<s>", "b"])
+    pairs = make_pairs(Words(), "{query} {document}", request, 99)  # type: ignore[arg-type]  # all that is asked of it
+    assert pairs.documents == ["<\u200bs\u200b>", "b"]
+    assert pairs.query == "\u200b".join("{document}")
+    assert pairs.lengths == [19 + 1 + 5, 19 + 1 + 1]
+    framed = make_pairs(Words(), Frame((0, 0), (), ()), request, 99)  # type: ignore[arg-type]  # all that is asked of it
+    assert framed == ("{document}", ["<s>", "b"], [15, 13])
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed", "expected"),
+    [
+        ("mlp", {}, 0),
+        ("gemma3", {}, 16),
+        ("gemma4v", {}, 1120),
+        ("gemma3", {"scale": b""}, 1),
+    ],
+)
+def test_tokens_of_an_image_that_is_seen_as_a_whole(
+    tmp_path: Path, kind: str, changed: dict[str, bytes], expected: int
+) -> None:
+    pairs = [pair for pair in projector_pairs(kind, **changed) if pair]
+    file = read_gguf(write_gguf(tmp_path / "mmproj.gguf", pairs, {}))
+    assert tokens_at_once(file) == expected
 
 
 async def numbers(*given: int, fail: bool = False) -> AsyncGenerator[int, None]:

@@ -24,9 +24,11 @@ from ._cursor import Cursor, Malformed
 from ._file import GgufFile
 from ._magic import byte_order_swapped, describe_stranger
 from ._reader import (
+    MAX_ARRAY,
     MAX_PAIRS,
     MAX_TENSORS,
     MetadataReader,
+    first_twice,
     read_tensors,
 )
 from ._types import GgufArray, GgufLongText, GgufValue, TensorInfo
@@ -39,12 +41,15 @@ __all__ = [
     "GgufReason",
     "GgufValue",
     "TensorInfo",
+    "check_vocabulary",
     "read_gguf",
 ]
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
+TOKENS = "tokenizer.ggml.tokens"
+ARRAY_TYPE = 4  # bytes that name the type of an array's elements
 MIN_PAIR = 8 + 1 + 4 + 1  # bytes: key length, shortest key, type, shortest value
 MIN_TENSOR = 8 + 1 + 4 + 4 + 8  # bytes: name length, shortest name, dimensions, type, offset
 
@@ -89,8 +94,7 @@ def read_gguf(path: str | os.PathLike[str]) -> GgufFile:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise _missing(path) from error
     except OSError as error:
-        text = f"{path.name} cannot be read ({error.strerror or error}). Check its permissions."
-        raise GgufError(GgufReason.UNREADABLE, path, text) from error
+        raise _unreadable(path, error) from error
 
 
 def _check_regular(path: Path) -> None:
@@ -107,6 +111,11 @@ def _check_regular(path: Path) -> None:
 def _missing(path: Path) -> GgufError:
     text = f"{path.name} does not exist. Check the path, or download the model again."
     return GgufError(GgufReason.MISSING, path, text)
+
+
+def _unreadable(path: Path, error: OSError) -> GgufError:
+    text = f"{path.name} cannot be read ({error.strerror or error}). Check its permissions."
+    return GgufError(GgufReason.UNREADABLE, path, text)
 
 
 def _read(path: Path, file: BinaryIO) -> GgufFile:
@@ -153,7 +162,29 @@ def _read_body(path: Path, cursor: Cursor, size: int, version: int) -> GgufFile:
         MappingProxyType(metadata),
         tensors,
         MappingProxyType(reader.types),
+        MappingProxyType(reader.positions),
     )
+
+
+def check_vocabulary(gguf: GgufFile) -> None:
+    """Check that no two tokens of a model have the same text: llama.cpp ends the process there.
+
+    Blocks on the disk, tens of milliseconds for a large vocabulary, so it is no part of listing
+    models. Raises GgufError as `read_gguf` does.
+    """
+    if gguf.types.get(TOKENS) != "array[string]":
+        return
+    try:
+        with gguf.path.open("rb") as file:
+            cursor = Cursor(file, os.fstat(file.fileno()).st_size)
+            cursor.skip(gguf.positions[TOKENS] + ARRAY_TYPE)
+            twice = first_twice(cursor, cursor.length(MAX_ARRAY, 8, "tokens"))
+        if twice is not None:
+            raise Malformed("corrupt", f"its vocabulary has the token {twice!r} twice")
+    except Malformed as error:
+        raise _damaged(gguf.path, error) from error
+    except OSError as error:
+        raise _unreadable(gguf.path, error) from error
 
 
 def _alignment(metadata: Mapping[str, GgufValue]) -> int:

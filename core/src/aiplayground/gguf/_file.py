@@ -43,7 +43,8 @@ class GgufFile:
 
     `size` is the file's in bytes; `data_offset` is where tensor data starts, in bytes from the
     start of the file. `types` names the type of each metadata value as the specification does
-    ("float32", "array[int32]"): engines that ask for another one abort.
+    ("float32", "array[int32]"): engines that ask for another one abort. `positions` says where each
+    value lies, in bytes from the start of the file.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class GgufFile:
     metadata: Mapping[str, GgufValue]
     tensors: tuple[TensorInfo, ...]
     types: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    positions: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     def text(self, key: str) -> str | None:
         """Return a metadata text that is there, is not empty and was short enough to keep."""

@@ -46,6 +46,7 @@ class MetadataReader:
         self._nested = 0
         self._element = ""
         self.types: dict[str, str] = {}
+        self.positions: dict[str, int] = {}
 
     def read(self, count: int) -> dict[str, GgufValue]:
         """Return `count` pairs, in the file's order."""
@@ -57,6 +58,7 @@ class MetadataReader:
             type_id = self._cursor.u32()
             if key == "general.alignment" and type_id != UINT32:
                 raise Malformed("corrupt", f"{key} is a {value_type_name(type_id)}, not a uint32")
+            self.positions[key] = self._cursor.offset
             metadata[key] = self._value(type_id)
             name = value_type_name(type_id)
             self.types[key] = f"{name}[{self._element}]" if type_id == ARRAY else name
@@ -124,6 +126,17 @@ class MetadataReader:
             return False
         self._kept += size
         return True
+
+
+def first_twice(cursor: Cursor, count: int) -> str | None:
+    """Read `count` texts; return the first that is there twice, empty ones not counted."""
+    seen: set[bytes] = set()
+    for _ in range(count):
+        text = cursor.take(cursor.length(MAX_STRING, 1, "bytes of text"))
+        if text and text in seen:
+            return text.decode("utf-8", "replace")
+        seen.add(text)
+    return None
 
 
 def read_tensors(cursor: Cursor, count: int, alignment: int) -> tuple[TensorInfo, ...]:

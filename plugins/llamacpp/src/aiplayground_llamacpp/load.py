@@ -15,7 +15,7 @@ from aiplayground.errors import (
     InvalidParameters,
     InvalidSettings,
 )
-from aiplayground.gguf import GgufError, GgufFile, GgufReason, read_gguf
+from aiplayground.gguf import GgufError, GgufFile, GgufReason, check_vocabulary, read_gguf
 
 from .adapters import LoraFile, check_adapters
 from .bindings import EngineLog
@@ -41,11 +41,15 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """Checked files that go with a model; `named`: the settings ask for the projector."""
+    """Checked files that go with a model; `named`: the settings ask for the projector.
+
+    `draft` is a small model that guesses ahead, for llama-server alone.
+    """
 
     adapters: tuple[LoraFile, ...] = ()
     projector: Path | None = None
     named: bool = False
+    draft: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ def check_file(path: Path) -> GgufFile:
     """Read the headers of a model's files. Raises `InvalidModelFile` with cause and next step."""
     try:
         gguf = read_gguf(path)
+        check_vocabulary(gguf)
         for part in part_paths(path, gguf.split_count)[1:]:
             read_gguf(part)
     except GgufError as error:

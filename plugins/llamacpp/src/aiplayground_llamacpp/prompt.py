@@ -191,12 +191,17 @@ def _see(
     ]
     tokens, images = eyes.read(parts, add_special=not _begins_itself(tokenizer, rendered))
     if images and images[-1].end == len(tokens):
-        raise InvalidParameters(
-            "The prompt ends with an image, behind which the model has nothing to continue. Set "
-            "another chat_template.",
-            details={"field": "messages"},
-        )
+        raise ends_with_image()
     return Prompt(tokens, rendered, images)
+
+
+def ends_with_image() -> InvalidParameters:
+    """Say that there is nothing behind an image."""
+    return InvalidParameters(
+        "The prompt ends with an image, behind which the model has nothing to continue. Set "
+        "another chat_template.",
+        details={"field": "messages"},
+    )
 
 
 def _has_tools(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any]) -> bool:

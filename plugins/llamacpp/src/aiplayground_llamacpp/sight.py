@@ -146,10 +146,7 @@ class Sight:
                 self._context, chunks.pointer, native.pointers, len(parts), add_special
             )
         if status:
-            raise InvalidParameters(
-                "The model cannot take an image of this size or shape. Send another one.",
-                details={"field": "messages"},
-            )
+            raise unfit_image()
         tokens: list[int] = []
         images: list[Image] = []
         for chunk in chunks:
@@ -175,6 +172,14 @@ class Sight:
         name = self._lib.mtmd_input_chunk_get_id(image.chunk) or b""
         told = b"%s %d %d %d" % (name, number, image.length, image.size)
         return -1 - int.from_bytes(hashlib.sha256(told).digest())
+
+
+def unfit_image() -> InvalidParameters:
+    """Say that the projector cannot take an image."""
+    return InvalidParameters(
+        "The model cannot take an image of this size or shape. Send another one.",
+        details={"field": "messages"},
+    )
 
 
 class _Chunks:

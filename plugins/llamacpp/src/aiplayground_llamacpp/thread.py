@@ -53,6 +53,7 @@ class EngineThread:
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
+            del work  # else an idle thread would keep what its last work refers to
 
 
 def _set(future: asyncio.Future[T], result: T) -> None:

@@ -35,13 +35,18 @@ _VALUES = {"int": "val_i64", "float": "val_f64", "bool": "val_bool", "str": "val
 
 def check_settings(settings: Settings) -> Extras:
     """Return the extra options. Raises `InvalidSettings` for what can never work."""
+    check_cache(settings)
+    return extras_of(settings.extra_arguments)
+
+
+def check_cache(settings: Settings) -> None:
+    """Refuse types of the cache that can never work: `InvalidSettings`."""
     quantised = settings.cache_type_v not in UNQUANTISED
     if quantised and settings.flash_attention == "off":
         raise InvalidSettings(
             f"Setting 'cache_type_v': {settings.cache_type_v} needs flash attention. Set "
             "flash_attention to auto or on, or cache_type_v to f16."
         )
-    return extras_of(settings.extra_arguments)
 
 
 def check_model(settings: Settings, gguf: GgufFile, name: str) -> None:
@@ -52,6 +57,11 @@ def check_model(settings: Settings, gguf: GgufFile, name: str) -> None:
             f"Setting 'models.{name}.draft': draft models need engine = 'llama-server'. Set that, "
             "or leave the draft model out."
         )
+    check_heads(settings, gguf)
+
+
+def check_heads(settings: Settings, gguf: GgufFile) -> None:
+    """Refuse types of the cache that a model's heads do not fit: `InvalidSettings`."""
     if gguf.is_embedding:
         return  # its keys and values are not kept
     for setting, part in (("cache_type_k", "key"), ("cache_type_v", "value")):

@@ -32,7 +32,9 @@ HOOK_OF = {
 }
 """The hook behind each capability; `generate` is behind all others."""
 
-BY_DEFAULT = frozenset({Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING})
+BY_DEFAULT = frozenset(
+    {Capability.CHAT, Capability.COMPLETION, Capability.EMBEDDING, Capability.RERANK}
+)
 """What the kernel's own hooks do for a backend whose worker speaks the OpenAI API."""
 
 

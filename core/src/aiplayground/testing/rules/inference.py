@@ -7,7 +7,7 @@ import math
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from aiplayground.errors import AIPlaygroundError, PluginError
+from aiplayground.errors import AIPlaygroundError, InvalidParameters, PluginError
 from aiplayground.specs import Capability
 from aiplayground.testing.lab import Broken, NotApplicable
 from aiplayground.types import ChatChunk, EmbedRequest, GenerateEvent
@@ -199,7 +199,13 @@ async def _generated(lab: Lab, body: dict[str, Any]) -> list[GenerateEvent]:
 async def generate(lab: Lab) -> None:
     """Each declared kind (image, video, speech, rerank) ends with a result of that kind."""
     for capability in sorted(lab.facts.spec.capabilities & set(MADE)):
-        events = await _generated(lab, {"kind": capability.value, **_SMALL[capability]})
+        try:
+            events = await _generated(lab, {"kind": capability.value, **_SMALL[capability]})
+        except InvalidParameters as error:
+            if "generate" in lab.facts.hooks:
+                raise
+            # The worker's own refusal, through the kernel's hook: no fault of the backend.
+            raise NotApplicable(f"no model for {capability} is here ({error.message})") from error
         wanted = {"speech": "audio", "rerank": "result"}.get(capability, capability.value)
         if not any(each.kind == wanted for each in events):
             kinds = sorted({each.kind for each in events})

@@ -17,12 +17,20 @@ from aiplayground.errors import (
 )
 from aiplayground.types import ChatChunk, FinishReason, Usage
 from aiplayground_llamacpp.branch import covering
+from aiplayground_llamacpp.prompt import too_long
+from aiplayground_llamacpp.sight import unfit_image
 from aiplayground_llamacpp.text import StopMatcher
 
 from .request import Task
 
 LEAST_LOGPROB = -9999.0
 """What stands for the logarithm of zero, which JSON does not have."""
+
+
+TOO_LARGE = 413
+"""The HTTP status of a body that is too large (RFC 9110)."""
+
+_UNFIT = ("Failed to tokenize prompt", "Failed to load image")
 
 
 class AnswerReader:
@@ -34,6 +42,7 @@ class AnswerReader:
         self._alternatives = task.logprobs
         self._entries: list[dict[str, Any]] = []
         self._prompt = len(task.prompt)
+        self._size = task.size
         self._limit = task.limit
         self._kept = ""
         self._count = 0
@@ -46,8 +55,12 @@ class AnswerReader:
         """
         if "error" in event:
             raise refusal(int(event["error"].get("code") or 500), event)
+        self._measure(event)
         self._count = int(event.get("tokens_predicted") or 0)
         self._cached = (event.get("timings") or {}).get("cache_n", self._cached)
+        if self._count > self._limit:  # it did not know how long the prompt would be
+            self._count = self._limit
+            return self._end("length", self._kept + self._stops.flush())
         text = str(event.get("content") or "")
         if event.get("stop"):
             return self._last(event, self._stops.feed(text))
@@ -61,6 +74,15 @@ class AnswerReader:
             self._kept += piece
             return None
         return self._chunk(piece) if piece else None
+
+    def _measure(self, event: Mapping[str, Any]) -> None:
+        """Take in the length of a prompt with images, which is known only now."""
+        if self._prompt:
+            return
+        self._prompt = int(event.get("tokens_evaluated") or 0)
+        if self._prompt >= self._size:
+            raise too_long(self._prompt, self._size)
+        self._limit = min(self._limit, self._size - self._prompt)
 
     def _last(self, event: Mapping[str, Any], text: str) -> ChatChunk:
         self._cached = event.get("timings/cache_n", self._cached)
@@ -118,6 +140,16 @@ def refusal(status: int, body: Mapping[str, Any]) -> AIPlaygroundError:
             f"The grammar cannot be used: llama.cpp does not understand it ({message}).",
             details={"field": "grammar"},
         )
+    if message.startswith(_UNFIT):
+        return unfit_image()
+    if status == TOO_LARGE:
+        return InvalidParameters(
+            "The images are more than llama-server takes in one request. Send fewer or smaller "
+            "ones.",
+            details={"field": "messages"},
+        )
+    if told.get("type") == "exceed_context_size_error":
+        return too_long(int(told.get("n_prompt_tokens") or 0), int(told.get("n_ctx") or 0))
     if status == 400:
         return InvalidParameters(f"llama-server refused the request: {message}.")
     if status == 503:

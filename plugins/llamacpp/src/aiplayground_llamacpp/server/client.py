@@ -114,6 +114,17 @@ class Client:
             raise lost(error) from error
         return [each["embedding"] for each in sorted(data, key=lambda each: int(each["index"]))]
 
+    async def rerank(self, query: str, documents: Sequence[str]) -> tuple[list[float], int]:
+        """Return a score for each document, and the tokens of all pairs together."""
+        body = {"query": query, "documents": list(documents)}
+        try:
+            told = _checked(await self.http.post("/rerank", json=body))
+        except httpx.TransportError as error:
+            raise lost(error) from error
+        found = sorted(told["results"], key=lambda each: int(each["index"]))
+        scores = [float(each["relevance_score"]) for each in found]
+        return scores, int(told["usage"]["prompt_tokens"])
+
     async def complete(self, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of an answer; closing it ends the work on it."""
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 from aiplayground.errors import AIPlaygroundError, FailureClass, InvalidParameters, ServiceFailed
@@ -18,26 +19,32 @@ from aiplayground.types import (
     CompletionRequest,
     Embeddings,
     EmbedRequest,
+    RerankRequest,
     Sampling,
+    Scores,
     Usage,
 )
 from aiplayground_llamacpp.embedder import batches
 from aiplayground_llamacpp.grammar import grammar_of
-from aiplayground_llamacpp.load import check_file
+from aiplayground_llamacpp.load import check_beside, check_file
 from aiplayground_llamacpp.native import unloaded
+from aiplayground_llamacpp.options import options_for
 from aiplayground_llamacpp.parameters import PARAMETERS
 from aiplayground_llamacpp.prompt import chat_prompt, input_tokens, text_tokens, too_long
 from aiplayground_llamacpp.sampling import plan
 from aiplayground_llamacpp.settings import Settings
 from aiplayground_llamacpp.template import ChatTemplate
+from aiplayground_llamacpp.tuning import check_cache, check_heads
 
 from .answer import AnswerReader
+from .checks import check_here, find_draft
 from .client import Client
 from .merge import merged
-from .options import settings_for
 from .program import check_program
+from .ranking import make_pairs
 from .request import Task, body_of
 from .seat import Seat, Served, embedding_size, open_seat, open_second
+from .seeing import Scene
 from .texts import texts_of
 
 EXIT_WAIT = 2.0
@@ -57,6 +64,8 @@ class ServerEngine:
         report: Callable[[str], None],
         fatal: Callable[[AIPlaygroundError], None],
     ) -> None:
+        """Make it, without loading anything. Raises `InvalidSettings`."""
+        check_cache(settings)
         self._settings = settings
         self._program = settings.llama_server
         self._report = report
@@ -87,13 +96,19 @@ class ServerEngine:
     async def load(self, path: Path, name: str, on_progress: Progress) -> LoadedModel:
         """Load a GGUF file in place of the present model.
 
-        A file that is no sound GGUF is refused before the present model is given up.
+        A file that is no sound GGUF, or has settings that cannot be met, is refused before the
+        present model is given up.
         """
         gguf = await asyncio.to_thread(check_file, path)
-        settings, own = settings_for(self._settings, name)
+        check_here(gguf)
+        beside = await asyncio.to_thread(check_beside, gguf, self._settings, name, self._report)
+        draft = await asyncio.to_thread(find_draft, self._settings, name, gguf)
+        settings = options_for(self._settings, name)
+        check_heads(settings, gguf)
         await self.unload()
         on_progress(0.0)
-        seat = await open_seat(self._program, gguf, name, settings, own, self._report)
+        beside = replace(beside, draft=draft)
+        seat = await open_seat(self._program, gguf, name, settings, beside, self._report)
         self._seat = seat
         self._watch(seat, seat.served)
         on_progress(1.0)
@@ -122,10 +137,12 @@ class ServerEngine:
 
         def task() -> Task:
             tokenizer = seat.tokenizer.with_texts(texts_of(request))
-            made = chat_prompt(tokenizer, template, wanted, seat.facts.context_length)
+            eyes = seat.eyes(tokenizer)
+            made = chat_prompt(tokenizer, template, wanted, seat.facts.context_length, eyes)
             shaper.begin(made.text)
             stops, shown = seat.template_stops, tuple(template.dialect.markers)
-            return _task(seat, wanted, made.tokens, stops=stops, shown=shown)
+            scene = eyes.scene if eyes is not None else None
+            return _task(seat, wanted, made.tokens, stops=stops, shown=shown, scene=scene)
 
         return shaped(self._answer(seat, task), shaper)
 
@@ -144,6 +161,8 @@ class ServerEngine:
     async def embed(self, request: EmbedRequest) -> Embeddings:
         """Turn texts into vectors."""
         seat = self._require()
+        if seat.gguf.is_reranker:
+            raise _unable(seat, "ranks documents and makes no embeddings", "an embedding model")
         size = embedding_size(seat.gguf, seat.settings)
         self._active += 1
         try:
@@ -158,6 +177,26 @@ class ServerEngine:
             self._active -= 1
         usage = Usage(prompt_tokens=sum(map(len, texts)))
         return Embeddings(model=request.model, vectors=vectors, usage=usage)
+
+    async def rerank(self, request: RerankRequest) -> Scores:
+        """Score documents."""
+        seat = self._require()
+        form, size = seat.rank_form, seat.facts.context_length
+        if form is None:
+            raise _unable(seat, "does not rank documents", "a reranker model")
+        self._active += 1
+        try:
+            pairs = await asyncio.to_thread(make_pairs, seat.tokenizer, form, request, size)
+            scores: list[float] = []
+            for part in batches(pairs.lengths, size):
+                found, _ = await seat.served.client.rerank(pairs.query, pairs.documents[part])
+                scores += found
+        except ServiceFailed as error:
+            raise await self._explained(seat, error) from error
+        finally:
+            self._active -= 1
+        usage = Usage(prompt_tokens=sum(pairs.lengths))
+        return Scores(model=seat.facts.name, scores=scores, usage=usage)
 
     async def _answer(
         self, seat: Seat, make: Callable[[], Task]
@@ -217,12 +256,16 @@ class ServerEngine:
     def _require_writer(self) -> Seat:
         seat = self._require()
         if not seat.writes:
-            raise InvalidParameters(
-                f"The model '{seat.facts.name}' makes embeddings, not text. Choose a language "
-                "model.",
-                details={"model": seat.facts.name},
-            )
+            does = "ranks documents" if seat.gguf.is_reranker else "makes embeddings"
+            raise _unable(seat, f"{does} and writes no text", "a language model")
         return seat
+
+
+def _unable(seat: Seat, why: str, other: str) -> InvalidParameters:
+    name = seat.facts.name
+    return InvalidParameters(
+        f"The model '{name}' {why}. Choose {other}.", details={"field": "model", "model": name}
+    )
 
 
 async def _one(client: Client, task: Task, index: int) -> AsyncGenerator[ChatChunk, None]:
@@ -245,10 +288,11 @@ def _task(
     *,
     stops: tuple[str, ...],
     shown: tuple[str, ...],
+    scene: Scene | None = None,
 ) -> Task:
     """Make everything that an answer needs; blocks, in a thread that has the time."""
     size = seat.facts.context_length
-    if not tokens:
+    if not tokens and scene is None:
         raise InvalidParameters(
             "The prompt is empty. Give the model something to continue.",
             details={"field": "prompt"},
@@ -261,6 +305,8 @@ def _task(
         prompt=tokens,
         plan=plan(request, seat.vocabulary, seat.defaults, grammar),
         limit=min(request.max_tokens or room, room),
+        size=size,
+        scene=scene,
         stops=(*(request.stop or ()), *stops),
         answers=request.n or 1,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,

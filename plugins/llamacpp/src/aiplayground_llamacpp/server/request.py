@@ -14,6 +14,8 @@ from typing import Any
 
 from aiplayground_llamacpp.sampling import SamplerPlan, Step
 
+from .seeing import Scene
+
 FIELDS = ("content", "stop", "stop_type", "tokens_predicted", "tokens_evaluated", "timings/cache_n")
 """What the last event of an answer tells; else it repeats the whole prompt."""
 
@@ -37,13 +39,16 @@ _NAMES: Mapping[str, tuple[str, tuple[str, ...]]] = {
 class Task:
     """What is to be done; as with the other engine, but for `shown`.
 
-    `limit` is the most tokens that the answer may have. `shown` are texts of control tokens that
-    appear in the answer.
+    `limit` is the most tokens that the answer may have, `size` what the context holds. With images
+    there is a `scene` instead of a prompt. `shown` are texts of control tokens that appear in the
+    answer.
     """
 
     prompt: Sequence[int]
     plan: SamplerPlan
     limit: int
+    size: int
+    scene: Scene | None = None
     stops: Sequence[str] = ()
     answers: int = 1
     logprobs: int | None = None
@@ -57,15 +62,15 @@ def body_of(task: Task, index: int) -> dict[str, Any]:
     """
     plan = task.plan.numbered(index)
     body: dict[str, Any] = {
-        "prompt": list(task.prompt),
+        "prompt": _prompt(task),
         "n_predict": task.limit,
         "stream": True,
         "cache_prompt": True,
         "response_fields": FIELDS,
         **sampler_fields(plan.steps),
     }
-    if task.stops:
-        # An answer that a stop text ends is given up before its last event, which has the figures.
+    if task.stops or task.scene is not None:
+        # Such an answer may be given up before its last event, which has the figures.
         body["timings_per_token"] = True
     if plan.ban_end:
         body["ignore_eos"] = True
@@ -78,6 +83,12 @@ def body_of(task: Task, index: int) -> dict[str, Any]:
     if task.logprobs is not None:
         body["n_probs"] = max(1, task.logprobs)
     return body
+
+
+def _prompt(task: Task) -> list[int] | dict[str, Any]:
+    if task.scene is None:
+        return list(task.prompt)
+    return {"prompt_string": task.scene.text, "multimodal_data": list(task.scene.files)}
 
 
 def sampler_fields(steps: Iterable[Step]) -> dict[str, Any]:

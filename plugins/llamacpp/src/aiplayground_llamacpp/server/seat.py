@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from aiplayground.errors import InvalidParameters
-from aiplayground.gguf import GgufFile
+from aiplayground.errors import InvalidModelFile, InvalidParameters
+from aiplayground.gguf import GgufFile, read_gguf
 from aiplayground.serving.engine import LoadedModel
-from aiplayground_llamacpp.embedder import MEAN, MOST_TOKENS, NONE, RANK
-from aiplayground_llamacpp.enginelog import bad_model, out_of_memory
-from aiplayground_llamacpp.load import context_size, override, scales_by_length
+from aiplayground_llamacpp.embedder import MEAN, MOST_TOKENS, NONE
+from aiplayground_llamacpp.enginelog import out_of_memory
+from aiplayground_llamacpp.load import Beside, context_size, override, scales_by_length
 from aiplayground_llamacpp.machine import available_memory, cache_bytes, default_threads
+from aiplayground_llamacpp.ranking import TEMPLATE_KEY, Frame
 from aiplayground_llamacpp.sampling import METADATA_KEYS, model_defaults
-from aiplayground_llamacpp.settings import ModelOptions, Settings
+from aiplayground_llamacpp.settings import Settings
 from aiplayground_llamacpp.template import CHATML, CHATML_STOP, ChatTemplate
 
 from . import argv
 from .child import Child
 from .client import Client, Tokenizer
 from .program import check_devices, has_devices
+from .ranking import frame_of
+from .seeing import OLD_MARKER, Eyes, tokens_at_once
 
 Report = Callable[[str], None]
 
@@ -43,13 +46,15 @@ class Served:
 class Seat:
     """A loaded model. `template` is an error where the file's template is no valid one.
 
+    `marker` stands for an image in a prompt, if the model sees. `rank_form` is how a model that
+    ranks wants query and document.
     `served` makes its texts, or its embeddings if it does nothing else; `second` the embeddings of
     a model that writes, once somebody wants some.
     """
 
     gguf: GgufFile
     settings: Settings
-    own: ModelOptions
+    beside: Beside
     facts: LoadedModel
     served: Served
     tokenizer: Tokenizer
@@ -57,6 +62,8 @@ class Seat:
     template: ChatTemplate | InvalidParameters
     template_is_guess: bool
     defaults: dict[str, float]
+    marker: str | None = None
+    rank_form: str | Frame | None = None
     second: Served | None = None
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
     closed: bool = False
@@ -65,6 +72,10 @@ class Seat:
     def writes(self) -> bool:
         """Whether it makes texts."""
         return not self.gguf.is_embedding
+
+    def eyes(self, tokenizer: Tokenizer) -> Eyes | None:
+        """Return what sees for one request, or None if the model does not see."""
+        return Eyes(tokenizer, self.marker) if self.marker is not None else None
 
     @property
     def template_stops(self) -> tuple[str, ...]:
@@ -85,21 +96,24 @@ async def open_seat(
     gguf: GgufFile,
     name: str,
     settings: Settings,
-    own: ModelOptions,
+    beside: Beside,
     report: Report,
 ) -> Seat:
-    """Load a checked file. Raises `InvalidModelFile`, `InvalidSettings` or `ServiceFailed`."""
+    """Load a checked file and what goes with it.
+
+    Raises `InvalidModelFile`, `InvalidSettings` or `ServiceFailed`.
+    """
     source = override(settings.chat_template) or gguf.chat_template
     await asyncio.to_thread(check_devices, program, settings.devices)
     if gguf.is_embedding:
-        model = _embedding_model(gguf, settings)
-        line = argv.embedder(program, model, settings, own, pooling=_pooling(gguf))
+        model = _embedding_model(gguf, settings, beside)
+        line = argv.embedder(program, model, settings, pooling=_pooling(gguf))
+        served = await serve(line, gguf.path, settings, report)
     else:
-        model = await asyncio.to_thread(_writing_model, program, gguf, settings, report)
-        line = argv.writer(program, model, settings, own)
-    served = await serve(line, gguf.path, settings, report)
+        model = await asyncio.to_thread(_writing_model, program, gguf, settings, beside, report)
+        served, beside = await _serve_writer(program, model, settings, beside, report)
     try:
-        return await _look(served, gguf, name, model.size, settings, own, source)
+        return await _look(served, gguf, name, model.size, settings, beside, source)
     except BaseException:
         await served.close()
         raise
@@ -107,8 +121,8 @@ async def open_seat(
 
 async def open_second(program: str, seat: Seat, report: Report) -> Served:
     """Load the model once more, for embeddings."""
-    model = _embedding_model(seat.gguf, seat.settings)
-    line = argv.embedder(program, model, seat.settings, seat.own, pooling="mean")
+    model = _embedding_model(seat.gguf, seat.settings, seat.beside)
+    line = argv.embedder(program, model, seat.settings, pooling="mean")
     return await serve(line, seat.gguf.path, seat.settings, report)
 
 
@@ -130,7 +144,7 @@ async def _look(
     name: str,
     size: int,
     settings: Settings,
-    own: ModelOptions,
+    beside: Beside,
     source: str | None,
 ) -> Seat:
     props = await served.client.get("/props")
@@ -139,12 +153,16 @@ async def _look(
     bos, eos = str(props.get("bos_token") or ""), str(props.get("eos_token") or "")
     template = _template(source, bos, eos, settings)
     writes = not gguf.is_embedding
+    tokenizer = Tokenizer(served.client.blocking, bos)
+    sees = beside.projector is not None
     return Seat(
         gguf=gguf,
         settings=settings,
-        own=own,
+        beside=beside,
         served=served,
-        tokenizer=Tokenizer(served.client.blocking, bos),
+        tokenizer=tokenizer,
+        marker=str(props.get("media_marker") or OLD_MARKER) if sees else None,
+        rank_form=await _rank_form(gguf, served.client, tokenizer),
         vocabulary=int(models["data"][0]["meta"]["n_vocab"]),
         template=template,
         template_is_guess=source is None,
@@ -167,7 +185,36 @@ def _template(
         return error
 
 
-def _writing_model(program: str, gguf: GgufFile, settings: Settings, report: Report) -> argv.Model:
+async def _serve_writer(
+    program: str, model: argv.Model, settings: Settings, beside: Beside, report: Report
+) -> tuple[Served, Beside]:
+    """Start the process; a projector that only happens to lie there may be no use."""
+    if beside.projector is None:
+        return await serve(
+            argv.writer(program, model, settings), model.path, settings, report
+        ), beside
+    projector = await asyncio.to_thread(read_gguf, beside.projector)
+    sighted = model._replace(projector=beside.projector, at_once=tokens_at_once(projector))
+    line = argv.writer(program, sighted, settings)
+    try:
+        return await serve(line, model.path, settings, report), beside
+    except InvalidModelFile as error:
+        if beside.named:
+            raise
+        report(f"no images: {error.message}")
+    blind = replace(beside, projector=None)
+    return await _serve_writer(program, model, settings, blind, report)
+
+
+async def _rank_form(gguf: GgufFile, client: Client, tokenizer: Tokenizer) -> str | Frame | None:
+    if not gguf.is_reranker:
+        return None
+    return gguf.text(TEMPLATE_KEY) or await frame_of(client, tokenizer)
+
+
+def _writing_model(
+    program: str, gguf: GgufFile, settings: Settings, beside: Beside, report: Report
+) -> argv.Model:
     trained = gguf.context_length or 0
     size = context_size(settings.context_size, trained)
     stretch = None
@@ -185,19 +232,22 @@ def _writing_model(program: str, gguf: GgufFile, settings: Settings, report: Rep
     if slots < settings.slots:
         report(f"{slots} answers at a time rather than {settings.slots}: memory holds no more")
     threads = settings.threads or default_threads(_weights(gguf))
-    return argv.Model(gguf.path, size, slots, threads, stretch)
+    return argv.Model(
+        gguf.path, size, slots, threads, stretch, adapters=beside.adapters, draft=beside.draft
+    )
 
 
-def _embedding_model(gguf: GgufFile, settings: Settings) -> argv.Model:
+def _embedding_model(gguf: GgufFile, settings: Settings, beside: Beside) -> argv.Model:
     threads = settings.threads or default_threads(_weights(gguf))
-    return argv.Model(gguf.path, embedding_size(gguf, settings), 1, threads)
+    size = embedding_size(gguf, settings)
+    return argv.Model(gguf.path, size, 1, threads, adapters=beside.adapters)
 
 
 def _pooling(gguf: GgufFile) -> str | None:
-    """Return the pooling to ask for; None where the model says which. Raises for a ranking one."""
+    """Return the pooling to ask for; None where the model says which."""
+    if gguf.is_reranker:
+        return "rank"
     told = gguf.hyperparameter("pooling_type")
-    if told == RANK:
-        raise bad_model(gguf.path, "ranks texts, which llamacpp-backend does not do yet.")
     return "mean" if told in (None, NONE, MEAN) else None
 
 
