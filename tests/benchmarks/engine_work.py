@@ -27,6 +27,9 @@ from .measure import Row, figure
 STREAMS = 8
 ROUNDS = 5
 REQUESTS = 3
+SHORT, LONG = 16, 128
+"""Tokens of an answer."""
+
 BAR = 200.0
 
 STATE = ("llama_state_seq_get_data", "llama_state_seq_set_data", "llama_state_seq_get_size")
@@ -44,11 +47,15 @@ class Clocks(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Microseconds for each step: Python's in all, of that by thread, and two apart from it."""
+    """Microseconds for each step: Python's in all, of that by thread, and two apart from it.
+
+    `request`: what each request costs besides, from its first byte to the end of its answer.
+    """
 
     whole: float
     engine: float
     loop: float
+    request: float
     state: float
     sent: float
 
@@ -57,38 +64,54 @@ NAMES = (
     f"Python's own work in a step, {STREAMS} streams",
     "of this: the engine's thread",
     "of this: HTTP and events",
+    "besides, for each request",
     "apart: saving and restoring state",
     "apart: writing to sockets",
 )
 
 
 def rows(model: Path, *, rounds: int = ROUNDS) -> Iterator[Row]:
-    """Measure mixed rounds of eight streams."""
+    """Measure mixed rounds of eight streams: what long answers cost more than short ones."""
     found: list[Shares] = []
     with serving(ours(model, __name__), "/health") as child:
         for number in range(rounds + 1):
-            before = _ask(child)
-            run_queues(child.port, _mixed(random.Random(number)))
-            spent = Clocks(*(b - a for a, b in zip(before, _ask(child), strict=True)))
-            own, loop = spent.engine - spent.native, spent.loop - spent.sent
-            each = (own + loop, own, loop, spent.state, spent.sent)
-            found.append(Shares(*(value / spent.steps for value in each)))
+            short = _round(child, random.Random(number), SHORT)
+            found.append(_shares(short, _round(child, random.Random(number), LONG)))
     note = f"{rounds} mixed rounds; CPU time"
     for name, values in zip(NAMES, zip(*found[1:], strict=True), strict=True):  # one warms up
         bar = BAR if name == NAMES[0] else None
         yield figure(name, values, "us", bar, note)
 
 
-def _mixed(source: random.Random) -> list[list[dict[str, Any]]]:
+def _round(child: Child, source: random.Random, length: int) -> Clocks:
+    before = _ask(child)
+    run_queues(child.port, _mixed(source, length))
+    return Clocks(*(b - a for a, b in zip(before, _ask(child), strict=True)))
+
+
+def _shares(short: Clocks, long: Clocks) -> Shares:
+    """Tell apart what a step costs and what a request does: both rounds have as many of these."""
+    more = Clocks(*(b - a for a, b in zip(short, long, strict=True)))
+    engine, loop = (
+        (more.engine - more.native) / more.steps,
+        (more.loop - more.sent) / more.steps,
+    )
+    spent = short.engine - short.native + short.loop - short.sent
+    request = (spent - (engine + loop) * short.steps) / (STREAMS * REQUESTS)
+    state, sent = long.state / long.steps, long.sent / long.steps
+    return Shares(engine + loop, engine, loop, request, state, sent)
+
+
+def _mixed(source: random.Random, length: int) -> list[list[dict[str, Any]]]:
     """Return what eight clients ask: short and long, new and known, greedy and not."""
     shared = "A long beginning that many prompts have. " * 6
     return [
         [
             body_of(
                 (shared if source.random() < 0.3 else "")
-                + f"{source.random() if source.random() < 0.6 else number} "
+                + f"{source.random()} "
                 + "so " * source.choice((2, 10, 60)),
-                source.choice((24, 48, 64)),
+                length,
                 temperature=source.choice((0, 0.8)),
                 seed=number,
                 stream=source.random() < 0.8,

@@ -115,7 +115,7 @@ class Inference:
                 f"{INSTALL_HINT}",
                 details={"model": name, "models": []},
             )
-        names = [each.name for each in self._catalogue or ()]
+        names = list(dict.fromkeys(each.name for each in self._catalogue or ()))
         some = ", ".join(names[:NAMES_SHOWN]) or "none"
         return ModelNotFound(
             f"There is no model '{name}'.{suggest(name, names)} "

@@ -281,7 +281,9 @@ def _as_plugin(found: Any) -> Any:
 
 def _explain(candidate: _Candidate, stage: str, error: BaseException) -> str:
     if isinstance(error, PluginError):
-        return f"{candidate.name} ({candidate.origin}): {error.message}"
+        # What is wrong with a manifest begins with its file.
+        told = error.message.startswith(candidate.origin)
+        return f"{candidate.name}{'' if told else f' ({candidate.origin})'}: {error.message}"
     doing = {
         "import": "importing it",
         "validate": "registering it",
