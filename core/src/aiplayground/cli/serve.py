@@ -106,8 +106,8 @@ def _announce(app: App, found: Remote) -> None:
     say(f"  for OpenAI clients   {found.url}/v1")
     say(f"  in a browser         {told['link']}  (works once)")
     say(f"  token                {told['token_file']}")
-    if told.get("api_key_file"):
-        say(f"  API key              {told['api_key_file']}")
+    if told.get("api_key"):
+        say(f"  API key              {told['api_key']}")
     say("Ctrl-C or `aipg stop` ends it.", dim=True)
     sys.stdout.flush()
 
