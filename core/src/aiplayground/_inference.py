@@ -105,6 +105,17 @@ class Inference:
         await self._host.library.check(str(path or name))
         raise self._unknown(name)
 
+    async def resolve_for(self, service: Service, name: str) -> tuple[Service, ModelInfo]:
+        """Find a model of one service; a service without models of its own means all the others.
+
+        Such a one is the gateway: `ai-backend/m` is `m` then, and its name alone the default model.
+        Raises `ModelNotFound`.
+        """
+        if service.spec.capabilities:
+            return await self.resolve(name, service.name)
+        name = name.removeprefix(f"{service.name}/")
+        return await self.resolve(await self.default_model() if name == service.name else name)
+
     def _unknown(self, name: str) -> AIPlaygroundError:
         service = name.partition("/")[0]
         if service in self._unlisted:

@@ -310,9 +310,15 @@ class Kernel:
         return found.info()
 
     async def ensure_ready(self, service: str, model: str) -> None:
-        """Have a service running with a model in memory; one start and one load for N callers."""
+        """Have a service running with a model in memory; one start and one load for N callers.
+
+        A service that only routes (`ai-backend`) is started, and the backend that has the model.
+        """
         self._refuse_when_closing()
-        found, info = await self._inference.resolve(model, self._find(service).name)
+        asked = self._find(service)
+        found, info = await self._inference.resolve_for(asked, model)
+        if found is not asked:
+            await asked.start()
         async with self._inference.using(found, info.name):
             pass
 

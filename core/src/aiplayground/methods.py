@@ -92,7 +92,10 @@ async def set_up_service(kernel: Kernel, service_name: ServiceName) -> None:
 
 @_method("ensureBackendReadiness", SERVICES)
 async def ensure_backend_readiness(kernel: Kernel, backend: ServiceName, model: Text) -> None:
-    """Have a service running with a model in memory, starting and loading what is needed."""
+    """Have a service running with a model in memory, starting and loading what is needed.
+
+    `ai-backend` means whichever backend has the model; as the model's name, the default one.
+    """
     await kernel.ensure_ready(backend, model)
 
 
