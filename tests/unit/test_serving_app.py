@@ -127,6 +127,17 @@ async def test_a_streamed_answer() -> None:
     assert plain["choices"][0]["text"] == "one two"
 
 
+async def test_who_asks_for_no_usage_gets_it_as_a_comment_alone() -> None:
+    async with serving() as (_, client):
+        text = (await client.post("/v1/chat/completions", json={**BODY, "stream": True})).text
+    events = text.strip().split("\n\n")
+    assert events[-1] == "data: [DONE]"
+    counts = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+    assert events[-2].startswith(": ")
+    assert json.loads(events[-2][2:]) == {"usage": counts}
+    assert not any("usage" in event for event in events[:-2])
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_error_before_the_first_chunk_has_its_own_status(stream: bool) -> None:
     async with serving(failing(InvalidParameters("too long"))) as (host, client):

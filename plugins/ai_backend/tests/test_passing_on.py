@@ -71,6 +71,44 @@ async def test_only_another_name_of_the_model_changes_the_body(tmp_path: Path) -
     assert 'tokens_total{backend="attached",model="m",kind="completion"} 9' in figures
 
 
+COMMENT = b': {"usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}}\n\n'
+TIMINGS = b'data: {"choices": [], "timings": {"prompt_n": 2, "cache_n": 3, "predicted_n": 7}}\n\n'
+
+
+@pytest.mark.parametrize("told", [COMMENT, TIMINGS])
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_tokens_of_a_stream_are_counted_although_nobody_asked(
+    tmp_path: Path, told: bytes, pieces: int
+) -> None:
+    whole = data("a") + told + DONE
+    size = -(-len(whole) // pieces)
+
+    async def respond(call: Call) -> None:
+        assert "stream_options" not in call.fields
+        await call.events(*(whole[at : at + size] for at in range(0, len(whole), size)))
+
+    async with worker(respond) as url, gateway(tmp_path, Attached(url)) as (kernel, client):
+        answer = await client.post(CHAT, json=question(stream=True))
+        await figure(client, 'tokens_total{backend="attached",model="m",kind="prompt"} 5')
+        await figure(client, 'tokens_total{backend="attached",model="m",kind="completion"} 7')
+        log = [
+            json.loads(line.text) for line in kernel.log("ai-backend").tail() if "ms" in line.text
+        ]
+    assert answer.content == whole
+    [line] = [each for each in log if each["path"] == CHAT]
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (5, 7)
+
+
+async def test_a_stream_that_tells_no_tokens_is_counted_as_such(tmp_path: Path) -> None:
+    async def respond(call: Call) -> None:
+        await call.events(data('"usage" and "timings"'), b'data: {"usage": null}\n\n', DONE)
+
+    async with worker(respond) as url, gateway(tmp_path, Attached(url)) as (_, client):
+        await client.post(CHAT, json=question(stream=True))
+        await figure(client, 'streams_untold_total{backend="attached",model="m"} 1')
+        assert "tokens_total{" not in (await client.get("/metrics")).text
+
+
 async def test_each_piece_is_sent_when_it_comes(tmp_path: Path) -> None:
     step = asyncio.Event()
 

@@ -16,10 +16,10 @@ from aiplayground.errors import AIPlaygroundError
 
 from .asgi import ClientGone, Receive, Send, disconnected, encode, end_tasks
 from .metrics import Watch
-from .replies import Envelope, error_body
+from .replies import Envelope, error_body, usage_object
 
 if TYPE_CHECKING:
-    from aiplayground.types import ChatChunk
+    from aiplayground.types import ChatChunk, Usage
 
 HEARTBEAT = 10.0
 """Seconds of silence after which a comment is sent, so that nobody in between gives up."""
@@ -98,10 +98,14 @@ class EventStream:
                 async for chunk in chunks:
                     watch.see(chunk)
                     await self._send(send, self._events(chunk))
-        end, usage = b"", watch.totals.usage
-        if self._include_usage and usage is not None:
-            end = _event(self._envelope.closing(usage))
-        await self._send(send, end + _DONE)
+        usage = watch.totals.usage
+        await self._send(send, (b"" if usage is None else self._closing(usage)) + _DONE)
+
+    def _closing(self, usage: Usage) -> bytes:
+        if self._include_usage:
+            return _event(self._envelope.closing(usage))
+        # A comment, which clients skip: for a gateway that passes the stream on and counts.
+        return b": " + encode({"usage": usage_object(usage)}) + b"\n\n"
 
     def _events(self, chunk: ChatChunk) -> bytes:
         length = self._lengths.get(chunk.index)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .tally import tokens_at_end, tokens_in
 
 if TYPE_CHECKING:
     from aiplayground.types import Usage
@@ -47,28 +48,26 @@ class Account:
         return b"".join(self._last)
 
     def ended(self) -> None:
-        """Look for the usage in the last events of a stream."""
-        for line in reversed(self.tail().splitlines()):
-            if line.startswith(b"data:") and b'"usage"' in line:
-                self.whole(line[5:])
-                return
+        """Look for the tokens in the last lines of a stream."""
+        self.first()
+        told = tokens_at_end(self.tail())
+        if told is None:
+            self._metrics.count_untold(*self._what)
+        else:
+            self._add(*told)
 
     def whole(self, body: bytes) -> None:
         """Take the usage from a JSON document, if it has one."""
         self.first()
-        try:
-            usage = json.loads(body).get("usage")
-        except (ValueError, AttributeError):
-            return  # the cut-off beginning of an event, or none of the OpenAI API
-        if isinstance(usage, dict):
-            self._add(usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        told = tokens_in(body)
+        if told is not None:
+            self._add(*told)
 
     def usage(self, usage: Usage | None) -> None:
         """Take the usage that a backend told."""
         if usage is not None:
             self._add(usage.prompt_tokens, usage.completion_tokens)
 
-    def _add(self, prompt: Any, completion: Any) -> None:
-        counts = [each if isinstance(each, int) else 0 for each in (prompt, completion)]
-        self._facts |= {"prompt_tokens": counts[0], "completion_tokens": counts[1]}
-        self._metrics.add_tokens(*self._what, *counts)
+    def _add(self, prompt: int, completion: int) -> None:
+        self._facts |= {"prompt_tokens": prompt, "completion_tokens": completion}
+        self._metrics.add_tokens(*self._what, prompt, completion)

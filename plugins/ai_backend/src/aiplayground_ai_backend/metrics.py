@@ -44,6 +44,7 @@ class Metrics:
         self._requests: Counter[tuple[str, int]] = Counter()
         self._tokens: Counter[tuple[str, str, str]] = Counter()
         self._answers: Counter[Pair] = Counter()
+        self._untold: Counter[Pair] = Counter()
         self._first: dict[Pair, _Histogram] = {}
 
     def count_request(self, route: str, status: int) -> None:
@@ -63,6 +64,10 @@ class Metrics:
         service, model = self._pair(service, model)
         self._tokens[service, model, "prompt"] += prompt
         self._tokens[service, model, "completion"] += completion
+
+    def count_untold(self, service: str, model: str) -> None:
+        """Count a stream of which nobody told how many tokens it has."""
+        self._untold[self._pair(service, model)] += 1
 
     def _pair(self, service: str, model: str) -> Pair:
         known = (service, model) in self._answers or len(self._answers) < MAX_MODELS
@@ -84,6 +89,10 @@ class Metrics:
         yield from _head("tokens_total", "counter", "Tokens, where the answer told them.")
         for (service, model, kind), value in sorted(self._tokens.items()):
             yield _line("tokens_total", value, backend=service, model=model, kind=kind)
+
+        yield from _head("streams_untold_total", "counter", "Streams whose tokens nobody told.")
+        for (service, model), value in sorted(self._untold.items()):
+            yield _line("streams_untold_total", value, backend=service, model=model)
 
     def _histograms(self) -> Iterator[str]:
         name = "time_to_first_token_seconds"
