@@ -1,4 +1,8 @@
-"""Recordings of what Linux shows of a computer's devices, written into a folder."""
+"""Single devices as Linux shows them, written into a folder.
+
+Written after the kernel's documentation, not recorded from hardware; whole computers, with the
+links that `/sys` is made of, are in `sysfs_trees`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from aiplayground.specs import Device
 
 GIB = 2**30
 MEMORY = 32 * 1024 * 1024
-"""Main memory of a recorded computer, in kB."""
+"""Main memory of such a computer, in kB."""
 
 
 def write(root: Path, files: Mapping[str, str]) -> Path:

@@ -1,4 +1,4 @@
-"""Devices: recorded computers, joined lists, and the choice of one."""
+"""Devices: what a computer shows, joined lists, and the choice of one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from tests.device_trees import CPU, GIB, card, computer, npu, regions, write
 from tests.fakes import Fake, kernel, status
+from tests.sysfs_trees import COMPUTERS, build
 
 from aiplayground.context import ServiceContext
 from aiplayground.devices import DeviceDesk, find_device, merge, system_devices
@@ -47,6 +48,17 @@ def test_a_computer_without_anything_has_a_cpu(tmp_path: Path) -> None:
 
 def test_this_computer_is_read() -> None:
     assert [each.kind for each in system_devices()][-1] == "CPU"
+
+
+@pytest.mark.parametrize("name", COMPUTERS)
+def test_whole_computers(tmp_path: Path, name: str) -> None:
+    computer = COMPUTERS[name]
+    found = system_devices(build(tmp_path, computer))
+    *others, cpu = [(each.id, each.name, each.kind, each.memory) for each in found]
+    assert others == list(computer.found)
+    assert (cpu[0], cpu[2], cpu[3]) == ("cpu", "CPU", computer.memory)
+    assert cpu[1]
+    assert cpu[1] in computer.cpu
 
 
 @pytest.mark.parametrize(
@@ -216,7 +228,7 @@ class Engine(Fake):
 
 
 def with_tree(one: Kernel, tmp_path: Path, *cards: dict[str, str]) -> Kernel:
-    """Let a kernel see a recorded computer."""
+    """Let a kernel see such a computer."""
     files = computer()
     for each in cards:
         files |= each
