@@ -46,7 +46,7 @@ Known = dict[Key, Facts | ModelProblem]
 
 def key_of(file: FoundFile) -> Key:
     """Return what a found file is known by."""
-    return Key(str(file.path), file.size, file.mtime_ns, file.inode)
+    return Key(file.text, file.size, file.mtime_ns, file.inode)
 
 
 def load(path: Path) -> Known:

@@ -124,7 +124,7 @@ def _misplaced(file: FoundFile, facts: Facts) -> ModelProblem | None:
     """Compare a part's name with its content: engines find the other parts by name."""
     if file.format is not Format.GGUF or file.label:
         return None
-    name = split_name(file.path.name)
+    name = split_name(file.name)
     number, count = (name.number, name.count) if name else (1, 1)
     if (facts.split_number + 1, facts.split_count) == (number, count):
         return None
@@ -136,10 +136,18 @@ def _misplaced(file: FoundFile, facts: Facts) -> ModelProblem | None:
     return ModelProblem(file.path, "mixed_parts", text)
 
 
+def _is_plain(facts: Facts) -> bool:
+    """Say whether one file is a model by itself and says all: nearly all are."""
+    whole = facts.split_tensors in (None, facts.tensors) and facts.tensors > 0
+    return whole and facts.kind != OTHER and facts.quantization is not None
+
+
 def _whole(group: FileGroup, parts: Sequence[Facts]) -> Facts | ModelProblem:
     path, first = group.files[0].path, parts[0]
     if group.files[0].format is not Format.GGUF:
         return replace(first, parameters=sum(part.parameters for part in parts))
+    if len(parts) == 1 and _is_plain(first):
+        return first
     tensors = sum(part.tensors for part in parts)
     if first.split_tensors not in (None, tensors):
         text = f"The parts of {group.stem} hold {tensors} tensors and should hold "

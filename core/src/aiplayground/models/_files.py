@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import _stores
@@ -37,7 +37,8 @@ class Walk:
     def file(self, path: Path) -> None:
         """Add a file by name, whatever its suffix."""
         try:
-            self._add(path, path.stat(), SUFFIXES.get(suffix_of(path.name), Format.GGUF))
+            form = SUFFIXES.get(suffix_of(path.name), Format.GGUF)
+            self._add(str(path), path.name, path.stat(), form)
         except (OSError, ValueError) as error:
             self.errors.append((path, _as_os_error(error)))
 
@@ -85,7 +86,7 @@ class Walk:
             return
         ending = suffix_of(entry.name)
         if ending and not (layout and layout.owns(entry.name)):
-            self._add(Path(entry.path), entry.stat(), SUFFIXES[ending])
+            self._add(entry.path, entry.name, entry.stat(), SUFFIXES[ending])
 
     def _model_folder(
         self, folder: Path, found: Sequence[os.DirEntry[str]], names: set[str], layout: Layout
@@ -98,12 +99,13 @@ class Walk:
             status = folder.stat()
             self._put(
                 FoundFile(
-                    path=folder,
+                    text=str(folder),
+                    name=folder.name,
                     size=sum(each.size for each in members),
                     mtime_ns=max(each.mtime_ns for each in members),
                     inode=status.st_ino,
                     format=layout.format,
-                    repo=repo_in(folder / "_"),
+                    repo=repo_in(str(folder)),
                     members=members,
                 ),
                 status,
@@ -122,9 +124,8 @@ class Walk:
                     yield from self._members(inside, layout, depth + 1)
             elif depth or layout.owns(entry.name):
                 status = entry.stat()
-                path = Path(entry.path)
-                ending = SUFFIXES.get(suffix_of(entry.name), layout.format)
-                yield FoundFile(path, status.st_size, status.st_mtime_ns, status.st_ino, ending)
+                form = SUFFIXES.get(suffix_of(entry.name), layout.format)
+                yield _found(entry.path, entry.name, status, form)
 
     def _hub(self, folder: Path, depth: int) -> None:
         """Look at a repository in the Hugging Face cache; each file counts in one revision."""
@@ -141,8 +142,8 @@ class Walk:
                 if relative not in seen:
                     seen.add(relative)
                     place = Path(repo) / relative
-                    label = place.as_posix() if file.members else None
-                    file = replace(file, repo=repo, place=place, label=label)
+                    file.repo, file.place = repo, place
+                    file.label = place.as_posix() if file.members else None
                     self._put(file, file.path.stat())
             self.errors += inner.errors
 
@@ -154,7 +155,8 @@ class Walk:
                 self.errors.append((stored.path, error))
                 continue
             file = FoundFile(
-                path=stored.path,
+                text=str(stored.path),
+                name=stored.path.name,
                 size=status.st_size,
                 mtime_ns=status.st_mtime_ns,
                 inode=status.st_ino,
@@ -164,15 +166,13 @@ class Walk:
             )
             self.files.append(file)
 
-    def _add(self, path: Path, status: os.stat_result, form: Format) -> None:
-        file = FoundFile(path, status.st_size, status.st_mtime_ns, status.st_ino, form)
-        repo = repo_in(path)
-        self._put(replace(file, repo=repo) if repo else file, status)
+    def _add(self, text: str, name: str, status: os.stat_result, form: Format) -> None:
+        self._put(_found(text, name, status, form), status)
 
     def _put(self, file: FoundFile, status: os.stat_result) -> None:
         # A file by the same name twice is one model (two revisions in a download cache link to one
         # blob); by another name it is an alias that somebody wanted.
-        identity = (status.st_dev, status.st_ino, file.path.name)
+        identity = (status.st_dev, status.st_ino, file.name)
         if identity not in self._seen:
             self._seen.add(identity)
             self.files.append(file)
@@ -186,6 +186,11 @@ def walk(roots: Iterable[Path], extra_files: Iterable[Path]) -> Walk:
     for path in extra_files:
         result.file(Path(path))
     return result
+
+
+def _found(text: str, name: str, status: os.stat_result, form: Format) -> FoundFile:
+    repo = repo_in(text[: -len(name)])
+    return FoundFile(text, name, status.st_size, status.st_mtime_ns, status.st_ino, form, repo)
 
 
 def _as_os_error(error: OSError | ValueError) -> OSError:

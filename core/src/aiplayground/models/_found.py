@@ -30,7 +30,7 @@ ARIA2 = ".aria2"
 _SPLIT = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class FoundFile:
     """One file as the walk saw it; `size` in bytes, `mtime_ns` as `os.stat` has it.
 
@@ -39,21 +39,35 @@ class FoundFile:
     is not its file's; `projector` the one that its program keeps with it.
     """
 
-    path: Path
+    text: str
+    name: str
     size: int
     mtime_ns: int
     inode: int = 0
     format: Format = Format.GGUF
+    repo: str | None = None
     place: Path | None = None
     label: str | None = None
-    repo: str | None = None
     projector: Path | None = None
     members: tuple[FoundFile, ...] = ()
+    _path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """Return its path: made once, since that costs more than all else here."""
+        if self._path is None:
+            self._path = Path(self.text)
+        return self._path
+
+    @property
+    def folder(self) -> str:
+        """Return the folder that it lies in, as text."""
+        return self.text[: -len(self.name)]
 
     @property
     def stem(self) -> str:
         """Return the name of what it is or is a part of."""
-        return self.label or (self.path.name if self.members else stem_of(self.path.name))
+        return self.label or (self.name if self.members else stem_of(self.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +113,18 @@ def stem_of(name: str) -> str:
 
 def split_name(name: str) -> SplitName | None:
     """Take a name like `x-00002-of-00003.gguf` apart; None if it is not of that form."""
-    match = _SPLIT.match(stem_of(name))
+    match = _SPLIT.match(stem_of(name)) if "-of-" in name else None
     if match is None:
         return None
     number, count = int(match["number"]), int(match["count"])
     return SplitName(match["stem"], number, count) if 1 <= number <= count else None
 
 
-def repo_in(path: Path) -> str | None:
-    """Return the repository that a folder's name has: `models--owner--name`, `owner---name`."""
-    for part in reversed(path.parts[:-1]):
+def repo_in(folder: str) -> str | None:
+    """Return the repository that a folder's path has: `models--owner--name`, `owner---name`."""
+    if "--" not in folder:
+        return None
+    for part in reversed(Path(folder).parts):
         if part.startswith("models--") and part.count("--") == 2:
             return "/".join(part.split("--")[1:])
         if part.count("---") == 1:
@@ -118,13 +134,13 @@ def repo_in(path: Path) -> str | None:
 
 def group_files(files: Sequence[FoundFile]) -> Iterator[FileGroup]:
     """Put the parts of each split model together, in order; every other file is its own group."""
-    sets: dict[tuple[Path, str, int, str], dict[int, FoundFile]] = {}
+    sets: dict[tuple[str, str, int, str], dict[int, FoundFile]] = {}
     for file in files:
-        split = None if file.members or file.label else split_name(file.path.name)
+        split = None if file.members or file.label else split_name(file.name)
         if split is None:
             yield FileGroup(file.stem, [file])
         else:
-            key = (file.path.parent, split.stem, split.count, suffix_of(file.path.name))
+            key = (file.folder, split.stem, split.count, suffix_of(file.name))
             sets.setdefault(key, {})[split.number] = file
     for (_, stem, count, ending), parts in sets.items():
         missing = tuple(

@@ -63,6 +63,7 @@ class ModelIndex:
         self._lock = threading.Lock()
         self._cache = cache
         self._known: _cache.Known | None = None
+        self._last: tuple[object, ModelScan] | None = None
         self.trouble: OSError | None = None
 
     def scan(
@@ -74,7 +75,16 @@ class ModelIndex:
         """Look through `roots` and at `extra_files`; nothing that lies there raises."""
         with self._lock:
             found = walk(roots, extra_files)
-            return _assemble(found, self._read(found.files), kind_of or _no_kind)
+            values = self._read(found.files)
+            # Where nothing is different, what was made of it last time still holds.
+            same = [
+                (each.text, each.size, each.mtime_ns, each.label, each.projector)
+                for each in found.files
+            ]
+            basis = (same, list(values.values()), kind_of)
+            if found.errors or self._last is None or self._last[0] != basis:
+                self._last = (basis, _assemble(found, values, kind_of or _no_kind))
+            return self._last[1]
 
     def _read(self, files: Sequence[FoundFile]) -> dict[FoundFile, Facts | ModelProblem]:
         known = self._load()
@@ -182,7 +192,7 @@ def _guess(file: FoundFile) -> str | None:
     """Return what a model is for that neither its weights nor its folder tell."""
     if file.format is Format.PICKLE:
         # Pickles that are no whole model (.pth) say so by their folder.
-        return None if suffix_of(file.path.name) == ".pth" else "checkpoint"
+        return None if suffix_of(file.name) == ".pth" else "checkpoint"
     return None
 
 
