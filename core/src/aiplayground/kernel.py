@@ -33,6 +33,7 @@ from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
 from .models import ModelPaths
 from .paths import Paths
+from .secrets import Secrets
 from .settings import KernelSettings, Layers, load_layers
 from .shell import Shells
 from .specs import Device
@@ -89,6 +90,7 @@ class Kernel:
     ) -> None:
         environ = os.environ if environ is None else environ
         self.paths = Paths.resolve(home, environ)
+        self.secrets = Secrets(self.paths, environ)
         self.layers: Layers = load_layers(self.paths, environ, settings or {})
         self.settings: KernelSettings = self.layers.kernel()
         self.model_paths = ModelPaths.of(self.paths, self.settings.models, environ)
@@ -149,7 +151,11 @@ class Kernel:
         ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
         self._stack.push_async_callback(asyncio.to_thread, ledger.close)
         limits = self.settings.logs
-        hide = hiding([key for keys in self._keys.values() for key in keys])
+        keys = hiding([key for keys in self._keys.values() for key in keys])
+
+        def hide(text: str) -> str:
+            return self.secrets.hide(keys(text))
+
         logs = LogHub(
             self.paths.logs,
             max_bytes=limits.max_bytes,
