@@ -39,9 +39,7 @@ def environment(source: Mapping[str, str], job: Job) -> dict[str, str]:
     return env
 
 
-async def messages(
-    job: Job, log: Callable[[str], None]
-) -> AsyncGenerator[dict[str, Any], None]:
+async def messages(job: Job, log: Callable[[str], None]) -> AsyncGenerator[dict[str, Any], None]:
     """Run a fetcher and yield what it says; it is killed when the generator is closed.
 
     What it wrote stays: the next one goes on there. Raises `ServiceNotAvailable` if it dies.

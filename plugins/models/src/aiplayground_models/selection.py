@@ -128,9 +128,7 @@ def _matching(repo: str, files: Sequence[RemoteFile], wanted: Wanted) -> list[Re
 
 def _fits(path: str, patterns: Iterable[str]) -> bool:
     # As huggingface_hub's filter_repo_objects: a pattern is for the whole path, `dir/` for a folder.
-    return any(
-        fnmatchcase(path, f"{each}*" if each.endswith("/") else each) for each in patterns
-    )
+    return any(fnmatchcase(path, f"{each}*" if each.endswith("/") else each) for each in patterns)
 
 
 def _of_quant(repo: str, groups: Sequence[Group], quant: str) -> Group:

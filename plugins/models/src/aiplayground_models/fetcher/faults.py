@@ -149,9 +149,7 @@ def wrong_bytes(repo: str, path: str, source: str) -> FileOperationError:
     )
 
 
-def _gated(
-    repo: str, page: str, details: dict[str, Any], *, token: bool
-) -> ServiceNotAvailable:
+def _gated(repo: str, page: str, details: dict[str, Any], *, token: bool) -> ServiceNotAvailable:
     then = (
         "The token that is set has no access to it: accept with the account that it belongs to."
         if token
@@ -164,9 +162,7 @@ def _gated(
     )
 
 
-def _no_repo(
-    repo: str, endpoint: str, details: dict[str, Any], *, token: bool
-) -> ModelNotFound:
+def _no_repo(repo: str, endpoint: str, details: dict[str, Any], *, token: bool) -> ModelNotFound:
     private = (
         "or it is private and the token has no access to it"
         if token

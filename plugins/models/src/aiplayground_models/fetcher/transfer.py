@@ -96,7 +96,9 @@ class Transfer:
             if self._attempt(item, mirror=mirror):
                 return
             # Damaged on its way, at a mirror, or a leftover of a crashed system: once more, whole.
-            self._reporter.status("downloading", f"{item.file.path} was damaged: from the beginning")
+            self._reporter.status(
+                "downloading", f"{item.file.path} was damaged: from the beginning"
+            )
             if not self._attempt(item, mirror=False):
                 raise wrong_bytes(self._hub.repo, item.file.path, self._hub.network.endpoint)
 

@@ -34,7 +34,9 @@ def work(job: Job, reporter: Reporter) -> None:
     main = main_file(chosen)
     sizes = [each.file.size for each in items]
     total = None if None in sizes else sum(size or 0 for size in sizes)
-    reporter.tell("plan", commit=commit, total=total, file=main.path, files=[e.path for e in chosen])
+    reporter.tell(
+        "plan", commit=commit, total=total, file=main.path, files=[e.path for e in chosen]
+    )
     try:
         _fetch_all(job, items, Transfer(hub, commit, reporter), reporter)
     except OSError as error:

@@ -30,7 +30,9 @@ def blocks_from(hub: Hub, file: RemoteFile, commit: str, start: int) -> Iterator
     return _stream(hub, hf_xet, stored, file, start)
 
 
-def _stream(hub: Hub, hf_xet: object, stored: object, file: RemoteFile, start: int) -> Iterator[bytes]:
+def _stream(
+    hub: Hub, hf_xet: object, stored: object, file: RemoteFile, start: int
+) -> Iterator[bytes]:
     headers = hub.headers()
     plain = {name: value for name, value in headers.items() if name.lower() != "authorization"}
     try:
