@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
     cdn: bool
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         pass
 
     def handle(self) -> None:

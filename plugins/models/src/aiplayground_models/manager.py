@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import secrets
 from contextlib import aclosing
 from pathlib import Path
@@ -22,6 +21,7 @@ from aiplayground.secrets import HF_TOKEN, Secrets
 from .child import messages
 from .download import Download, DownloadCancelled, DownloadInfo, Request, Status
 from .fetcher.job import Job, Network
+from .network import endpoint_of, network_of
 from .place import base_of, destination
 from .source import parse_source
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from aiplayground.api import ModelDownloadInfo
     from aiplayground.kernel import Kernel
     from aiplayground.settings import HubSettings
-
-ENDPOINT = "https://huggingface.co"
 
 KEPT = 100
 """Downloads that have ended and are still listed; the oldest go."""
@@ -156,23 +154,12 @@ class DownloadManager:
     @property
     def endpoint(self) -> str:
         """The address of the Hub."""
-        return self._settings.endpoint or os.environ.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
+        return endpoint_of(self._settings)
 
     async def network(self) -> Network:
         """Return how the Hub is reached, with the token. Raises `FileOperationError`."""
-        settings = self._settings
-        return Network(
-            endpoint=self.endpoint,
-            mirror=settings.mirror,
-            proxy=settings.proxy.get_secret_value() if settings.proxy else None,
-            ca_bundle=str(settings.ca_bundle) if settings.ca_bundle else None,
-            timeout=settings.timeout,
-            retries=settings.retries,
-            retry_wait=settings.retry_wait,
-            patience=settings.patience,
-            xet=settings.xet,
-            token=await asyncio.to_thread(self._secrets.get, HF_TOKEN),
-        )
+        token = await asyncio.to_thread(self._secrets.get, HF_TOKEN)
+        return network_of(self._settings, token)
 
     # Doing --------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from aiplayground.errors import ModelNotFound
 
 DEFAULT_QUANTS = ("Q4_K_M", "Q4_K_S", "Q4_0", "IQ4_XS", "Q5_K_M", "Q6_K", "Q8_0", "MXFP4")
-"""Which quantization is taken if none is named, the first that is there (llama.cpp takes Q4_K_M)."""
+"""Which quantization is taken if none is named: the first that is there. llama.cpp has Q4_K_M."""
 
 PROJECTORS = ("F16", "BF16", "Q8_0", "F32")
 """Which projector is taken where there are several; engines compute in F16."""
@@ -127,7 +127,7 @@ def _matching(repo: str, files: Sequence[RemoteFile], wanted: Wanted) -> list[Re
 
 
 def _fits(path: str, patterns: Iterable[str]) -> bool:
-    # As huggingface_hub's filter_repo_objects: a pattern is for the whole path, `dir/` for a folder.
+    # As huggingface_hub's filter_repo_objects: for the whole path; `dir/` is all of a folder.
     return any(fnmatchcase(path, f"{each}*" if each.endswith("/") else each) for each in patterns)
 
 

@@ -1,4 +1,4 @@
-"""What people type for a model on the Hub: `owner/repo:Q4_K_M`, `hf.co/...`, or a page's address."""
+"""What people type for a model on the Hub: `owner/repo:Q4_K_M`, `hf.co/...`, an address."""
 
 from __future__ import annotations
 

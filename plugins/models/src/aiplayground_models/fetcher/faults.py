@@ -105,14 +105,14 @@ def gave_up(later: Later, *, endpoint: str, token: bool, attempts: int) -> Servi
         hint = "" if token else f" With a token the limits are higher: {_SET_TOKEN}."
         details |= {"reason": "rate-limited", "retryAfter": later.wait}
         return ServiceNotAvailable(
-            f"The Hub takes no more requests from here for now (HTTP 429).{wait} What came is kept; "
-            f"ask again later, or raise the setting 'hub.patience'.{hint}",
+            f"The Hub takes no more requests from here for now (HTTP 429).{wait} What came is "
+            f"kept; ask again later, or raise the setting 'hub.patience'.{hint}",
             details=details,
         )
     return ServiceNotAvailable(
         f"{endpoint} cannot be reached, or broke off {attempts} times: {later.why}. Check the "
-        "connection, and the settings 'hub.endpoint', 'hub.proxy' and 'hub.ca_bundle'. What came is "
-        "kept; ask again, and it goes on there.",
+        "connection, and the settings 'hub.endpoint', 'hub.proxy' and 'hub.ca_bundle'. What came "
+        "is kept; ask again, and it goes on there.",
         details={**details, "reason": "unreachable"},
     )
 

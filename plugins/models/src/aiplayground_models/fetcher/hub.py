@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx2
 from huggingface_hub import (
     HfApi,
+    close_session,
     get_hf_file_metadata,
     get_session,
     hf_hub_url,
@@ -27,7 +28,7 @@ from huggingface_hub.utils import build_hf_headers
 from aiplayground.errors import ServiceNotAvailable
 from aiplayground_models.selection import RemoteFile
 
-from .faults import Later, explain
+from .faults import Later, explain, gave_up
 from .job import Network
 
 
@@ -143,6 +144,19 @@ class Hub:
         """Let the token go to the endpoint alone, wherever a request is sent on to."""
         if origin(str(request.url)) != self._origin:
             request.headers.pop("authorization", None)
+
+
+def whoami(network: Network) -> str:
+    """Return whose token it is. Raises `ServiceNotAvailable` for one that the Hub does not know."""
+    hub = Hub(network, "")
+    try:
+        with hub.faults():
+            said = HfApi(endpoint=network.endpoint, token=network.token).whoami()
+    except Later as later:
+        raise gave_up(later, endpoint=network.endpoint, token=True, attempts=1) from later
+    finally:
+        close_session()
+    return str(said.get("name", "somebody"))
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

@@ -83,6 +83,7 @@ class Transfer:
         self._commit = commit
         self._reporter = reporter
         self._xet = hub.network.xet
+        self._plain: set[str] = set()
 
     def fetch(self, item: Item) -> None:
         """Have a file complete and checked at `item.whole`.
@@ -157,12 +158,13 @@ class Transfer:
 
     def _over_xet(self, item: Item, writer: Writer) -> bool:
         """Take the rest over Xet if the Hub stores the file so."""
-        if not item.file.sha256:
+        if not item.file.sha256 or item.file.path in self._plain:
             return False
         from .xet import blocks_from
 
         blocks = blocks_from(self._hub, item.file, self._commit, writer.size)
         if blocks is None:
+            self._plain.add(item.file.path)
             return False
         try:
             for block in blocks:
