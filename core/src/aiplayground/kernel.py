@@ -19,7 +19,7 @@ from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
 from ._clock import now
 from ._endpoint import endpoints
 from ._files import Opener
-from ._front import MethodTable, detach_all
+from ._front import MethodTable, Parts, detach_all
 from ._home import HomeLock, open_ledger
 from ._host import Host
 from ._inference import Inference
@@ -54,6 +54,7 @@ from .validation import parse, parse_generate
 if TYPE_CHECKING:
     import httpx
 
+    from ._front import Part
     from ._method import Method
     from .devices import ComputeDevice
     from .leases import Lease
@@ -121,6 +122,7 @@ class Kernel:
         self._bus = Bus(self._snapshot)
         self._services: dict[str, Service] = {}
         self._methods = MethodTable(self)
+        self._parts = Parts(self)
         self.shells = Shells(self)
         self.device_desk = DeviceDesk(self)
         self.opener = Opener()
@@ -236,6 +238,7 @@ class Kernel:
         unfinished: list[str] = []
         try:
             self._bus.publish(KernelStopping())
+            await self._parts.close()
             await self._drain()
             unfinished = await self._stop_services()
         except BaseException:
@@ -521,6 +524,15 @@ class Kernel:
         if self._open and ModelsChanged in kinds:
             self._watch.begin()
         return found
+
+    def publish(self, event: Event) -> None:
+        """Tell the subscribers that something happened; never blocks."""
+        self._bus.publish(event)
+
+    def part(self, make: Callable[[Kernel], Part]) -> Part:
+        """Return what a plugin keeps for this kernel: made by `make` once, closed with it."""
+        self._refuse_when_closing()
+        return self._parts.get(make)
 
     # Inside -------------------------------------------------------------------------------
 

@@ -121,7 +121,7 @@ class OpenGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands, those of packages of ours included."""
-        own = {name: self.commands[name].get_short_help_str(limit=70) for name in self.commands}
+        own = {name: self.commands[name].get_short_help_str(limit=90) for name in self.commands}
         brought = {
             name.removeprefix(f"{self.name} "): entry.help
             for name, entry in BROUGHT.items()
