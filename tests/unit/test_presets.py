@@ -1,4 +1,4 @@
-"""Presets: the documented schema, enforced settings, variants, folders, what they mean to a chat."""
+"""Presets: the documented schema, enforced settings, variants, folders, chats."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def problem(file: Path, text: str | bytes) -> tuple[int, str]:
     ["ai-backend", "comfyui-backend", "llamacpp-backend", "openvino-backend", "ollama-backend"],
 )
 def test_the_documented_form(kind: str, backend: str) -> None:
-    given = {"name": "x", "type": kind, "backend": backend}
+    given: dict[str, Any] = {"name": "x", "type": kind, "backend": backend}
     given |= {"settings": {"a": {"name": "A", "type": "number", "default": 1, "min": 0, "max": 2}}}
     given |= {"comfyUiApiWorkflow": {"1": {"class_type": "X", "inputs": {}, "_meta": {}}}}
     plain = Preset.model_validate(given).model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -370,7 +370,7 @@ def test_what_a_preset_means_to_a_chat() -> None:
     assert given.sampling == {"temperature": 0.7, "max_tokens": 64}
     assert given.unused == ("tone", "rhyme")
     assert chat_parameters(preset(), {"systemPrompt": ""}).system is None
-    with pytest.raises(InvalidParameters, match="must be a whole number, not 1.5"):
+    with pytest.raises(InvalidParameters, match="must be a whole number, not"):
         chat_parameters(preset(), {"maxTokens": 1.5})
     with pytest.raises(InvalidParameters, match="is of type 'image'"):
         chat_parameters(preset(type="image"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from json.decoder import scanstring
 from typing import Any, NoReturn
 
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -105,7 +104,7 @@ def _members(text: str, index: int) -> Iterator[tuple[str | int, int, int]]:
         start, key = index, count
         name: str | int = key
         if opening == "{":
-            name, index = scanstring(text, index + 1, True)
+            name, index = _DECODER.raw_decode(text, index)
             index = _skip(text, _skip(text, index) + 1)
         yield name, start, index
         index = _skip(text, _DECODER.raw_decode(text, index)[1])

@@ -39,7 +39,7 @@ class Setting(_Shape):
 
     def fault(self, value: Any) -> str | None:
         """Say what is wrong with a value, as the end of a sentence; None if nothing is."""
-        wrong = _KINDS[self.type](value)
+        wrong = _of_kind(self.type, value)
         if wrong is not None:
             return wrong
         if self.type == "number" and not self._in_range(value):
@@ -134,18 +134,13 @@ def same(one: Any, other: Any) -> bool:
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
-def _number(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+def _of_kind(kind: str, value: Any) -> str | None:
+    """Say what is wrong with a value of a setting of this type; None if nothing is."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind == "number" and not (number and math.isfinite(value)):
         return f"must be a number, not {value!r:.80}"
+    if kind == "text" and not isinstance(value, str):
+        return f"must be a text, not {value!r:.80}"
+    if kind == "boolean" and not isinstance(value, bool):
+        return f"must be true or false, not {value!r:.80}"
     return None
-
-
-def _text(value: Any) -> str | None:
-    return None if isinstance(value, str) else f"must be a text, not {value!r:.80}"
-
-
-def _boolean(value: Any) -> str | None:
-    return None if isinstance(value, bool) else f"must be true or false, not {value!r:.80}"
-
-
-_KINDS = {"number": _number, "text": _text, "boolean": _boolean, "select": lambda _: None}
