@@ -110,6 +110,11 @@ class Paths:
         """Where backends lie that are one file each."""
         return self.config / "backends"
 
+    @property
+    def presets(self) -> Path:
+        """Where the user's own presets lie, one file each."""
+        return self.config / "presets"
+
     def service_data(self, name: str) -> Path:
         """Where a service's engine keeps its own files."""
         return self.data / "services" / _checked(name)
