@@ -1,0 +1,30 @@
+"""Conversations with models, kept in one SQLite file: read, written, searched."""
+
+from ._archive import MAX_PAGE, PAGE, Archive, Branch
+from ._types import (
+    ROUTER,
+    ChatMessage,
+    Conversation,
+    ConversationPage,
+    Draft,
+    MessageStatus,
+    Progress,
+    SearchHit,
+    SearchPage,
+)
+
+__all__ = [
+    "MAX_PAGE",
+    "PAGE",
+    "ROUTER",
+    "Archive",
+    "Branch",
+    "ChatMessage",
+    "Conversation",
+    "ConversationPage",
+    "Draft",
+    "MessageStatus",
+    "Progress",
+    "SearchHit",
+    "SearchPage",
+]
