@@ -264,11 +264,12 @@ def _method_text(each: methods.Method) -> str:
         for field in each.parameters.model_fields.values()
     )
     access = "Needs no token." if each.is_open else "Needs the token."
+    access = "" if each.is_partly_open else access  # its text says when
     waits = f" Answers -3 without {each.waits_for.partition(':')[0]}." if each.waits_for else ""
     return (
         f"### `{each.name}`\n\n```typescript\n{each.name}({given}): "
         f"{typescript(each.result_type)}\n```\n\n{each.summary}\n\n{access}{waits}"
-    )
+    ).rstrip()
 
 
 def _shape_text(shape: Any) -> str:

@@ -72,5 +72,6 @@ class MethodTable:
 
 async def detach_all(kernel: Kernel) -> None:
     """Let go of what the doors hold when the kernel goes down."""
+    await kernel.stores.close()
     await kernel.device_desk.close()
     await asyncio.to_thread(kernel.opener.close)

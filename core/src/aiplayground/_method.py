@@ -22,7 +22,10 @@ Handler = Callable[..., Awaitable[Any]]
 Parameters = Sequence[Any] | Mapping[str, Any]
 
 OPEN_ATTRIBUTE = "aiplayground_open"
-"""A handler with this attribute set to True needs no token: it lists and changes nothing."""
+"""A handler with this attribute set to True needs no token: it lists and changes nothing.
+
+A function in its place is asked, with the kernel and the validated parameters.
+"""
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _CONFIG = ConfigDict(
@@ -45,8 +48,21 @@ class Method:
 
     @property
     def is_open(self) -> bool:
-        """Whether it may be called without the kernel's token, on this computer."""
-        return getattr(self.handler, OPEN_ATTRIBUTE, False) is True
+        """Whether it may be called without the kernel's token, on this computer.
+
+        True as well where the parameters decide, see `opens`.
+        """
+        return bool(getattr(self.handler, OPEN_ATTRIBUTE, False))
+
+    @property
+    def is_partly_open(self) -> bool:
+        """Whether its parameters decide if it needs the token."""
+        return callable(getattr(self.handler, OPEN_ATTRIBUTE, False))
+
+    def opens(self, kernel: Kernel, given: Parameters) -> bool:
+        """Say whether this call needs no token; raises `InvalidParameters`."""
+        rule = getattr(self.handler, OPEN_ATTRIBUTE, False)
+        return bool(rule(kernel, self.parse(given)) if callable(rule) else rule)
 
     @property
     def summary(self) -> str:
@@ -79,15 +95,17 @@ class Method:
         """The parameters as they are called outside."""
         return [field.alias or name for name, field in self.parameters.model_fields.items()]
 
-    async def __call__(self, kernel: Kernel, given: Parameters) -> Any:
+    async def __call__(self, owner: Any, given: Parameters) -> Any:
         """Call it with positional or named parameters; returns plain data, as JSON has it.
+
+        `owner` is what the handler takes first: the kernel, or a store.
 
         Raises `InvalidParameters`, what the handler raises, and `PluginError` for a result that is
         not what it says.
         """
         values = self.parse(given)
         named = {name: getattr(values, name) for name in type(values).model_fields}
-        answer = await self.handler(kernel, **named)
+        answer = await self.handler(owner, **named)
         try:
             checked = self.result.validate_python(answer)
         except ValidationError as error:

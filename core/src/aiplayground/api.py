@@ -175,5 +175,40 @@ class ModelChange(Answer):
     reason: str | None = None
 
 
+class StoreActionInfo(Answer):
+    """An action of a store; one that is `open` needs no token."""
+
+    name: str
+    parameters: tuple[str, ...]
+    open: bool
+
+
+class StoreInfo(Answer):
+    """What there is in a store; all of a `private` one needs the token."""
+
+    name: str
+    summary: str
+    private: bool
+    fields: tuple[str, ...]
+    getters: tuple[str, ...]
+    actions: tuple[StoreActionInfo, ...]
+
+
+class StoreSnapshot(Answer):
+    """Where a store stands; `getters` holds what follows from its state."""
+
+    store: str
+    version: int
+    state: dict[str, Any]
+    getters: dict[str, Any]
+
+
+class StoreAnswer(Answer):
+    """What an action returned, and the version of the state by then."""
+
+    version: int
+    result: Any = None
+
+
 class Moment(Answer):
     """Something that has no figures."""

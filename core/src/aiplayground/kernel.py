@@ -28,6 +28,7 @@ from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._service import Service
+from ._stores import Stores
 from .devices import DeviceDesk
 from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
@@ -110,6 +111,8 @@ class Kernel:
         self.shells = Shells(self)
         self.device_desk = DeviceDesk(self)
         self.opener = Opener()
+        self.stores = Stores(self)
+        self.store = self.stores.open
         self._stack = AsyncExitStack()
         self._http: httpx.AsyncClient | None = None
         self._background: set[asyncio.Task[None]] = set()

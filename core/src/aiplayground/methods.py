@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
+from . import _store_methods
 from ._files import confined, save_image
 from ._method import OPEN_ATTRIBUTE, Handler, Method, Parameters
 from .api import (
@@ -35,6 +36,7 @@ ServiceName = Annotated[str, Field(min_length=1, max_length=64)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 Function = TypeVar("Function", bound=Handler)
 
+STORES = "Stores"
 SERVICES, MODELS, DEVICES = "Service management", "Model management", "Device management"
 FILES, WINDOW, COMFYUI = "File operations", "Window management", "ComfyUI management"
 
@@ -45,7 +47,7 @@ _table: dict[str, Method] = {}
 
 
 def _method(
-    name: str, group: str, *, listing: bool = False, waits_for: str | None = None
+    name: str, group: str, *, listing: Any = False, waits_for: str | None = None
 ) -> Callable[[Function], Function]:
     """Enter a function into the table; one that is `listing` needs no token."""
 
@@ -233,6 +235,14 @@ async def list_installed_custom_nodes(kernel: Kernel) -> list[str]:
 async def is_custom_node_installed(kernel: Kernel, node_ref: Text) -> bool:
     """Say whether a custom node of ComfyUI is installed; `node_ref` is `repo@commit`."""
     raise _missing("comfyui:isCustomNodeInstalled", _WITH_COMFYUI)
+
+
+# Stores -------------------------------------------------------------------------------------
+
+
+_method("stores:list", STORES, listing=True)(_store_methods.list_stores)
+_method("stores:get", STORES, listing=_store_methods.may_get)(_store_methods.get_store)
+_method("stores:call", STORES, listing=_store_methods.may_call)(_store_methods.call_store)
 
 
 METHODS: Mapping[str, Method] = MappingProxyType(_table)

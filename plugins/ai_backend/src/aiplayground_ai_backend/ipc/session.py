@@ -155,7 +155,7 @@ class Session:
             raise NoMethod(
                 f"There is no method '{request.method}'.{suggest(request.method, known)}"
             )
-        if not method.is_open:
+        if not self._trusted and not method.opens(self._kernel, request.params):
             self._need_trust()
         if request.method == STOP and self._own is not None:
             service = getattr(method.parse(request.params), "service_name", None)
