@@ -68,14 +68,13 @@ async def test_messages_are_kept_with_all_that_belongs_to_them(tmp_path: Path) -
             completion_tokens=2,
             error={"code": -3, "message": "gone", "details": {"a": 1}},
         )
-        await one.finish(new.id, "a", end)
+        await one.finish("a", end)
         before = await one.branch(new.id)
     async with archive(tmp_path) as one:
         again = await one.branch(new.id)
         assert again == before
         [question, said] = again.messages
         assert again.conversation.settings == {"seed": 1}
-        assert again.conversation.updated >= new.updated
         assert question.images == (f"data:image/png;base64,{TEXT}",)
         assert said.error is not None
         assert (said.content, said.reasoning, said.error.code) == ("Hi", "hm", -3)
@@ -230,7 +229,7 @@ async def test_an_answer_is_found_when_it_has_ended(tmp_path: Path) -> None:
         await asyncio.wrap_future(one.write("a", Progress(content="needle")))
         assert (await one.search("needle")).items == ()
         end = Progress(content="needle two", status=MessageStatus.COMPLETE)
-        await one.finish(new.id, "a", end)
+        await one.finish("a", end)
         assert [each.message_id for each in (await one.search("needle")).items] == ["a"]
         await one.delete(new.id)
         assert (await one.search("needle")).items == ()
@@ -416,7 +415,7 @@ async def test_an_answer_of_a_living_program_is_not_interrupted(tmp_path: Path) 
             with pytest.raises(InvalidParameters, match="being answered") as refused:
                 await two.add(new.id, [draft("q2", parent="a")])
             assert refused.value.details["reason"] == "busy"
-        await one.finish(new.id, "a", Progress(content="!", status=MessageStatus.COMPLETE))
+        await one.finish("a", Progress(content="!", status=MessageStatus.COMPLETE))
         assert texts((await one.branch(new.id)).messages) == ["Hello", "!"]
 
 

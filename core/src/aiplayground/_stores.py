@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BUILT_IN: Mapping[str, str] = {
     "backendServices": "aiplayground.stores.backend_services:BackendServicesStore",
+    "openAiCompatibleChat": "aiplayground.stores.chat:OpenAiCompatibleChatStore",
 }
 """The kernel's own stores, each as "package.module:StoreClass"."""
 

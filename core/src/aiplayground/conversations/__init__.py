@@ -1,6 +1,7 @@
 """Conversations with models, kept in one SQLite file: read, written, searched."""
 
 from ._archive import MAX_PAGE, PAGE, Archive, Branch
+from ._turns import Turns
 from ._types import (
     ROUTER,
     ChatMessage,
@@ -27,4 +28,5 @@ __all__ = [
     "Progress",
     "SearchHit",
     "SearchPage",
+    "Turns",
 ]

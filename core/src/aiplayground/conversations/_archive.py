@@ -144,15 +144,9 @@ class Archive:
             lambda it: _rows.write_progress(it.connection, message, so_far)
         )
 
-    async def finish(self, conversation: str, message: str, answer: Progress) -> None:
+    async def finish(self, message: str, answer: Progress) -> None:
         """Keep an answer that has ended."""
-        time = milliseconds()
-
-        def work(it: Opened) -> None:
-            _rows.write_progress(it.connection, message, answer)
-            _rows.touch(it.connection, conversation, time)
-
-        await self._database.run(work)
+        await self._database.run(lambda it: _rows.write_progress(it.connection, message, answer))
 
 
 def _branch(it: Opened, conversation: str) -> Branch:
