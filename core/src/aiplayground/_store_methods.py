@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from .api import StoreAnswer, StoreInfo, StoreSnapshot
 from .kernel import Kernel
 from .stores import Store
-from .stores._wire import described, whole
+from .stores.wire import described, whole
 
 StoreName = Annotated[str, Field(min_length=1, max_length=64)]
 

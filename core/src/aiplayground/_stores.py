@@ -86,7 +86,7 @@ class Stores:
                     f"There is no store '{name}'.{suggest(name, known)}",
                     details={"store": name, "stores": list(known)},
                 )
-            self._kinds[name] = _load(name, *known[name])
+            self._kinds[name] = load_store(name, *known[name])
         return self._kinds[name]
 
     def _all(self) -> dict[str, tuple[str, str]]:
@@ -122,7 +122,8 @@ class Stores:
                 await task.result().close()
 
 
-def _load(name: str, plugin: str, place: str) -> type[Store[Any]]:
+def load_store(name: str, plugin: str, place: str) -> type[Store[Any]]:
+    """Return the class of a store; raises `PluginError`."""
     from .stores import Store
 
     module, _, attribute = place.partition(":")

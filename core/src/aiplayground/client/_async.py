@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -16,12 +16,23 @@ from aiplayground.api import (
     NodeRepoData,
     OpenDialogOptions,
     SaveDialogOptions,
+    StoreAnswer,
+    StoreInfo,
+    StoreSnapshot,
 )
 from aiplayground.states import BackendStatus
 
 from ._calls import Calls
 from ._events import RemoteEvent, events
 from ._place import Address
+
+if TYPE_CHECKING:
+    from aiplayground.stores import Store, StoreState
+    from aiplayground.stores.views import BackendServices
+
+    from ._stores import Mirrors, RemoteStore
+
+    S = TypeVar("S", bound=StoreState)
 
 T = TypeVar("T")
 
@@ -51,6 +62,7 @@ class AsyncClient:
         self._address = Address(url, token, home)
         self._calls = Calls(self._address)
         self._timeout = timeout
+        self._mirrors: Mirrors | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -59,7 +71,9 @@ class AsyncClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connections; mirrors of stores end."""
+        if self._mirrors is not None:
+            await self._mirrors.aclose()
         await self._calls.aclose()
 
     async def base_url(self) -> str:
@@ -90,6 +104,28 @@ class AsyncClient:
         `aclose`, as any generator that is left early.
         """
         return events(self._address, names, patience)
+
+    @overload
+    async def store(self, name: Literal["backendServices"]) -> BackendServices: ...
+    @overload
+    async def store(self, name: str, kind: type[Store[S]]) -> RemoteStore[S]: ...
+    @overload
+    async def store(self, name: str) -> Any: ...
+    async def store(self, name: str, kind: type[Store[Any]] | None = None) -> Any:
+        """Return a store of the kernel: a mirror of its state, with its actions.
+
+        It is as `kernel.store` returns it, and follows the kernel across lost connections. `kind`
+        is the class of a plugin's store; without it the state is plain data. Raises
+        `InvalidParameters` for one that there is not.
+        """
+        from aiplayground._stores import BUILT_IN, load_store
+
+        from ._stores import Mirrors
+
+        if kind is None and name in BUILT_IN:
+            kind = load_store(name, "aiplayground", BUILT_IN[name])
+        self._mirrors = self._mirrors or Mirrors(self._address, self.call, RECONNECT_PATIENCE)
+        return await self._mirrors.open(name, kind)
 
     # The methods of the API reference -----------------------------------------------------
 
@@ -182,3 +218,17 @@ class AsyncClient:
     async def comfyui_is_custom_node_installed(self, node_ref: str) -> bool:
         """Say whether a custom node of ComfyUI is installed."""
         return await self._as(bool, "comfyui:isCustomNodeInstalled", node_ref)
+
+    async def stores_list(self) -> list[StoreInfo]:
+        """Return what stores there are."""
+        return await self._as(list[StoreInfo], "stores:list")
+
+    async def stores_get(self, name: str) -> StoreSnapshot:
+        """Return where a store stands, as plain data; see `store`."""
+        return await self._as(StoreSnapshot, "stores:get", name)
+
+    async def stores_call(
+        self, name: str, action: str, params: list[Any] | dict[str, Any]
+    ) -> StoreAnswer:
+        """Call an action of a store, with plain data; see `store`."""
+        return await self._as(StoreAnswer, "stores:call", name, action, params)

@@ -57,7 +57,7 @@ async def events(
     """
     since: float | None = None
     while True:
-        connection = await _connected(address, since, patience)
+        connection = await connected(address, since, patience)
         try:
             async for event in _of_one(connection, names):
                 since = None
@@ -67,7 +67,7 @@ async def events(
         since = time.monotonic()
 
 
-async def _connected(address: Address, since: float | None, patience: float) -> ClientConnection:
+async def connected(address: Address, since: float | None, patience: float) -> ClientConnection:
     """Connect; the first time at once or never, again and again after a connection that broke."""
     pause = FIRST_PAUSE
     while True:

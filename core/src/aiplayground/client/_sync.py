@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import TypeAdapter
@@ -18,11 +18,19 @@ from aiplayground.api import (
     NodeRepoData,
     OpenDialogOptions,
     SaveDialogOptions,
+    StoreAnswer,
+    StoreInfo,
+    StoreSnapshot,
 )
 from aiplayground.states import BackendStatus
 
 from ._async import PATIENCE, RECONNECT_PATIENCE, AsyncClient
 from ._events import RemoteEvent
+
+if TYPE_CHECKING:
+    from aiplayground.stores import Store
+
+    from ._blocking_store import BlockingStore
 
 T = TypeVar("T")
 
@@ -88,6 +96,15 @@ class Client:
         finally:
             if self._portal is not None:
                 self._run(stream.aclose)
+
+    def store(self, name: str, kind: type[Store[Any]] | None = None) -> BlockingStore:
+        """Return a store of the kernel, as `AsyncClient.store` does, with blocking methods."""
+        from ._blocking_store import BlockingStore
+
+        async def work() -> Any:
+            return await (self._inner.store(name, kind) if kind else self._inner.store(name))
+
+        return BlockingStore(self._run(work), self._run)
 
     # The methods of the API reference -----------------------------------------------------
 
@@ -180,3 +197,17 @@ class Client:
     def comfyui_is_custom_node_installed(self, node_ref: str) -> bool:
         """Say whether a custom node of ComfyUI is installed."""
         return self._as(bool, "comfyui:isCustomNodeInstalled", node_ref)
+
+    def stores_list(self) -> list[StoreInfo]:
+        """Return what stores there are."""
+        return self._as(list[StoreInfo], "stores:list")
+
+    def stores_get(self, name: str) -> StoreSnapshot:
+        """Return where a store stands, as plain data; see `store`."""
+        return self._as(StoreSnapshot, "stores:get", name)
+
+    def stores_call(
+        self, name: str, action: str, params: list[Any] | dict[str, Any]
+    ) -> StoreAnswer:
+        """Call an action of a store, with plain data; see `store`."""
+        return self._as(StoreAnswer, "stores:call", name, action, params)

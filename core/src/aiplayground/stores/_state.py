@@ -27,7 +27,8 @@ __all__ = [
     "getter",
     "plain_fields",
     "plain_getters",
-    "read_fields",
+    "read_changes",
+    "read_state",
 ]
 
 T = TypeVar("T", bound="StoreState")
@@ -102,10 +103,22 @@ def outside(kind: type[StoreState], name: str) -> str:
     return kind.model_fields[name].alias or name
 
 
-def read_fields(kind: type[StoreState], plain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields by their own names, as plain data; unknown ones as they are called outside."""
+def read_state(kind: type[T], plain: Mapping[str, Any]) -> T:
+    """Return a state from plain data; what is not known of it is kept."""
+    return kind.model_validate(plain)
+
+
+def read_changes(state: T, plain: Mapping[str, Any]) -> tuple[dict[str, Any], T]:
+    """Return changes by the names of their fields, and the state with them."""
+    kind = type(state)
     inside = {outside(kind, name): name for name in kind.model_fields}
-    return {inside.get(name, name): value for name, value in plain.items()}
+    changes = {
+        inside[name]: checked_field(kind, inside[name], value)
+        for name, value in plain.items()
+        if name in inside
+    }
+    unknown = {name: value for name, value in plain.items() if name not in inside}
+    return changes, state.model_copy(update=changes | unknown)
 
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)

@@ -58,13 +58,20 @@ async def _send_script(kernel: Kernel, exchange: Exchange) -> None:
 def script(methods: Mapping[str, Method]) -> str:
     """Return the script for these methods and all events."""
 
+    from aiplayground.stores.wire import UPDATE
+
     from .session import SNAPSHOT
 
     listeners = {
         notice.name: {"listener": notice.listener, "positional": notice.positional}
         for notice in NOTICES.values()
     }
-    table: dict[str, Any] = {"methods": list(methods), "events": listeners, "snapshot": SNAPSHOT}
+    table: dict[str, Any] = {
+        "methods": list(methods),
+        "events": listeners,
+        "snapshot": SNAPSHOT,
+        "stores": UPDATE,
+    }
     # In a script of its own, not in HTML: only line separators could end a literal early.
     return _static("electron-api.js").replace(_TABLE, json.dumps(table), 1)
 

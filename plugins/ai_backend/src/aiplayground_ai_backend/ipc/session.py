@@ -31,9 +31,11 @@ from aiplayground_ai_backend.errors import TooManyRequests, internal
 
 from . import rpc
 from .rpc import Fault, Item, Request, Response
+from .stores import StoreEncoder, StoreFeed, stopped_by
 
 if TYPE_CHECKING:
     from aiplayground._bus import Subscription
+    from aiplayground._method import Method
     from aiplayground.kernel import Kernel
 
 MAX_CALLS = 256
@@ -48,7 +50,7 @@ KEPT = 64
 SNAPSHOT = "snapshot"
 """The notification that replaces events which were lost."""
 
-STOP = "sendStopSignal"
+STOP, STOPPING = "sendStopSignal", "Stopping"
 
 Sender = Callable[[str], Awaitable[None]]
 Afterwards = list[Callable[[], None]]
@@ -91,6 +93,7 @@ class Session:
         self._own = own
         self._encoder = encoder or Encoder()
         self._on_defect = on_defect
+        self._stores = StoreFeed(kernel, send, self._encoder.stores, private=trusted, gone=Gone)
         self._tasks: set[asyncio.Task[None]] = set()
         self._subscription: Subscription | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -157,12 +160,10 @@ class Session:
             )
         if not self._trusted and not method.opens(self._kernel, request.params):
             self._need_trust()
-        if request.method == STOP and self._own is not None:
-            service = getattr(method.parse(request.params), "service_name", None)
-            if service == self._own.service:
-                # Answer first: the answer goes through what is about to end.
-                after.append(partial(self._own.later, "stop"))
-                return "Stopping"
+        if self._own is not None and _stops(method, request.params) == self._own.service:
+            # Answer first: the answer goes through what is about to end.
+            after.append(partial(self._own.later, "stop"))
+            return STOPPING if request.method == STOP else {"version": 0, "result": STOPPING}
         return await method(self._kernel, request.params)
 
     def _need_trust(self) -> None:
@@ -220,6 +221,18 @@ class Session:
             pump.cancel()
             await asyncio.wait({pump})
 
+    # Stores -------------------------------------------------------------------------------
+
+    async def _subscribe_stores(self, params: Any, after: Afterwards) -> dict[str, Any]:
+        """Follow stores, or follow them anew; returns where they stand."""
+        told, go_on = await self._stores.follow(_texts(_named(params, "names"), "names"))
+        after.append(go_on)
+        return {"kernel": self._kernel.id, "stores": told}
+
+    async def _unsubscribe_stores(self, params: Any, _: Afterwards) -> None:
+        """Follow these stores no longer, or none of them."""
+        await self._stores.end(_texts(_named(params, "names"), "names"))
+
     # The shell at the other end -----------------------------------------------------------
 
     async def _register_shell(self, params: Any, _: Afterwards) -> None:
@@ -263,6 +276,7 @@ class Session:
         """End everything that the client asked for and that is still waited for."""
         self._leave_shell()
         await self._end_events()
+        await self._stores.end()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -278,6 +292,8 @@ _SESSION_METHODS = {
     "subscribe": "_subscribe",
     "unsubscribe": "_unsubscribe",
     "registerShell": "_register_shell",
+    "stores:subscribe": "_subscribe_stores",
+    "stores:unsubscribe": "_unsubscribe_stores",
 }
 """What belongs to a connection, and not to the kernel."""
 
@@ -287,6 +303,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._last: dict[int, tuple[str, str] | None] = {}
+        self.stores = StoreEncoder()
 
     def encode(self, event: Event) -> tuple[str, str] | None:
         """Return the outside name of an event and its data as a member; None if it has none."""
@@ -297,6 +314,14 @@ class Encoder:
             if len(self._last) > KEPT:
                 del self._last[next(iter(self._last))]
         return self._last[event.seq]
+
+
+def _stops(method: Method, params: Any) -> str | None:
+    """Return the service that a call would stop."""
+    if method.name == STOP:
+        service: str | None = getattr(method.parse(params), "service_name", None)
+        return service
+    return stopped_by(method.name, params)
 
 
 def _notification(name: str, member: str, seq: int, time: float) -> str:
@@ -319,6 +344,15 @@ def _named(params: Any, name: str) -> Any:
         if given != name:
             raise InvalidParameters(f"'{given}' is not a parameter.", details={"field": given})
     return params.get(name)
+
+
+def _texts(given: Any, field: str) -> list[str] | None:
+    """Return a list of texts, or None if none is given."""
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise InvalidParameters(f"'{field}' must be a list of names.", details={"field": field})
+    return given
 
 
 def _names_in(given: Any, field: str, known: list[str]) -> list[str]:

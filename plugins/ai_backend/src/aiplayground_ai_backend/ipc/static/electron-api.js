@@ -1,6 +1,7 @@
 // Gives a page window.electronAPI: each method of the kernel as a function that returns a promise,
 // each event as on…(callback), which returns a function that ends it. A call that fails rejects
-// with an Error that has `code` and `details`.
+// with an Error that has `code` and `details`. onStoreUpdate(callback, names) follows stores: first
+// where they stand (`state`), then what changes (`changes`).
 (() => {
   "use strict";
   if (window.electronAPI) return; // the program that shows this page brought its own
@@ -21,12 +22,15 @@
   const unavailable = (message) => new AIPlaygroundError({ code: -3, message });
 
   const listeners = new Map(Object.keys(TABLE.events).map((name) => [name, new Set()]));
+  const watchers = new Set(); // of stores: { callback, names }
+  const versions = new Map(); // of the stores that are followed
   const calls = new Map(); // by id: what waits for a response
   const waiting = new Set(); // what waits for a connection
   let socket = null, lastId = 0, expected = null, pause = FIRST_PAUSE, timer = null;
 
   const open = () => socket?.readyState === WebSocket.OPEN;
-  const wanted = () => waiting.size > 0 || [...listeners.values()].some((each) => each.size > 0);
+  const listening = () => [...listeners.values()].some((each) => each.size > 0);
+  const wanted = () => waiting.size > 0 || watchers.size > 0 || listening();
 
   function connect() {
     if (socket !== null || timer !== null) return;
@@ -35,6 +39,8 @@
       pause = FIRST_PAUSE;
       for (const each of [...waiting]) each();
       resync();
+      versions.clear();
+      if (watchers.size > 0) follow(watchedStores());
     };
     socket.onmessage = (message) => received(JSON.parse(message.data));
     socket.onclose = () => {
@@ -72,7 +78,7 @@
 
   // Begins with events anew: where everything stands comes first, then what happens from then on.
   function resync() {
-    if (![...listeners.values()].some((each) => each.size > 0)) return;
+    if (!listening()) return;
     expected = null; // until the response is here
     call("subscribe", []).then(() => {}, (error) => open() && console.error(error));
   }
@@ -80,6 +86,7 @@
   function received(message) {
     if (!("method" in message)) return answered(message);
     const { method, params } = message;
+    if (method === TABLE.stores) return storeChanged(params);
     if (expected === null) return; // of a subscription that has ended
     if (params.seq !== expected) return resync(); // something is missing
     expected += 1;
@@ -101,18 +108,56 @@
   function tell(name, data) {
     const positional = TABLE.events[name]?.positional ?? [];
     const values = positional.length > 0 ? positional.map((field) => data[field]) : [data];
-    for (const callback of [...(listeners.get(name) ?? [])]) {
-      try {
-        callback(...values);
-      } catch (error) {
-        reportError(error); // one listener's mistake is not the others'
+    for (const callback of [...(listeners.get(name) ?? [])]) inform(callback, values);
+  }
+
+  function inform(callback, values) {
+    try {
+      callback(...values);
+    } catch (error) {
+      reportError(error); // one listener's mistake is not the others'
+    }
+  }
+
+  // The stores that somebody watches; undefined means all of them.
+  function watchedStores() {
+    const names = [...watchers].map((each) => each.names);
+    return names.includes(undefined) ? undefined : [...new Set(names.flat())];
+  }
+
+  function follow(names) {
+    const begun = ({ stores }) => { for (const each of stores) storeChanged(each); };
+    const failed = (error) => open() && console.error(error);
+    call("stores:subscribe", names === undefined ? [] : [names]).then(begun, failed);
+  }
+
+  function storeChanged(update) {
+    const { store, version, state } = update;
+    if (state === undefined) {
+      if (!versions.has(store)) return; // where it stands is on its way
+      if (versions.get(store) !== version - 1) {
+        versions.delete(store);
+        return follow([store]); // something is missing
       }
     }
+    versions.set(store, version);
+    for (const { callback, names } of [...watchers]) {
+      if (names === undefined || names.includes(store)) inform(callback, [update]);
+    }
+  }
+
+  function watch(callback, names) {
+    if (typeof callback !== "function") throw new TypeError("The callback must be a function.");
+    const own = { callback, names: names === undefined ? undefined : [names].flat() };
+    watchers.add(own);
+    if (open()) follow(own.names);
+    else connect();
+    return () => { watchers.delete(own); };
   }
 
   function listen(name, callback) {
     if (typeof callback !== "function") throw new TypeError("The callback must be a function.");
-    const first = ![...listeners.values()].some((each) => each.size > 0);
+    const first = !listening();
     const own = (...values) => callback(...values);
     listeners.get(name).add(own);
     if (!open()) connect();
@@ -130,5 +175,6 @@
   for (const [name, { listener }] of Object.entries(TABLE.events)) {
     api[listener] = (callback) => listen(name, callback);
   }
+  api.onStoreUpdate = watch;
   window.electronAPI = api;
 })();
