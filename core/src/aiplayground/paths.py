@@ -110,6 +110,11 @@ class Paths:
         """Where backends lie that are one file each."""
         return self.config / "backends"
 
+    @property
+    def conversations(self) -> Path:
+        """Where the file of the conversations lies. Private (0700)."""
+        return self.data / "conversations"
+
     def service_data(self, name: str) -> Path:
         """Where a service's engine keeps its own files."""
         return self.data / "services" / _checked(name)

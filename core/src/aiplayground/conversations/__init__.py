@@ -1,6 +1,7 @@
 """Conversations with models, kept in one SQLite file: read, written, searched."""
 
 from ._archive import MAX_PAGE, PAGE, Archive, Branch
+from ._export import as_json, as_markdown
 from ._turns import Turns
 from ._types import (
     ROUTER,
@@ -29,4 +30,6 @@ __all__ = [
     "SearchHit",
     "SearchPage",
     "Turns",
+    "as_json",
+    "as_markdown",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from aiplayground.types import ChatChunk
 
 TELL_EVERY = 0.05
-"""Seconds between two tellings of an answer that grows: a fast model floods nobody."""
+"""Seconds between two tellings of an answer that grows: a fast model floods nobody.
+
+More for a conversation that is large, all of which is told each time: see `TOLD_PER_SECOND`.
+"""
+
+TOLD_PER_SECOND = 20_000_000
+"""Characters of a conversation (images are text outside) that are told in a second at most."""
 
 KEEP_EVERY = 1.0
 """Seconds of an answer that a crash can lose at most."""
@@ -53,6 +59,7 @@ class Answering:
         self._telling: asyncio.TimerHandle | None = None
         self._keeping: asyncio.TimerHandle | None = None
         self._told = float("-inf")
+        self._pause = TELL_EVERY
 
     @property
     def message(self) -> ChatMessage | None:
@@ -66,13 +73,14 @@ class Answering:
             self._gathering.cancel()
 
     async def run(
-        self, message: ChatMessage, ask: Callable[[], AsyncGenerator[ChatChunk, None]]
+        self, messages: Sequence[ChatMessage], ask: Callable[[], AsyncGenerator[ChatChunk, None]]
     ) -> None:
-        """Fill the message with the answer, and return when it is kept.
+        """Fill the last of the messages with the answer, and return when it is kept.
 
         Raises what the answer failed with, after keeping what there is.
         """
-        self._message = message
+        self._message = messages[-1]
+        self._pause = max(TELL_EVERY, sum(map(weight, messages)) / TOLD_PER_SECOND)
         try:
             await self._gather(ask)
         except asyncio.CancelledError:
@@ -115,7 +123,7 @@ class Answering:
     def _grown(self) -> None:
         loop = asyncio.get_running_loop()
         if self._telling is None:
-            wait = max(0.0, self._told + TELL_EVERY - now())
+            wait = max(0.0, self._told + self._pause - now())
             self._telling = loop.call_later(wait, self._tell_now)
         if self._keeping is None:
             self._keeping = loop.call_later(KEEP_EVERY, self._keep_now)
@@ -176,3 +184,8 @@ class Answering:
                 "error": so_far.error and ServiceError.model_validate(so_far.error),
             }
         )
+
+
+def weight(message: ChatMessage) -> int:
+    """Return how many characters a message has, its images as they are outside."""
+    return len(message.content) + sum(map(len, message.images or ()))

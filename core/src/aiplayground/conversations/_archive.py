@@ -75,6 +75,10 @@ class Archive:
             lambda it: _rows.get_conversation(it.connection, conversation)
         )
 
+    async def match(self, word: str) -> Conversation:
+        """Return the conversation whose id begins with a word; `last` means the newest."""
+        return await self._database.read(lambda it: _rows.match_conversation(it.connection, word))
+
     async def branch(self, conversation: str) -> Branch:
         """Return a conversation and the messages of the branch that it shows."""
         return await self._database.read(lambda it: _branch(it, conversation))

@@ -50,6 +50,28 @@ def get_conversation(connection: sqlite3.Connection, id_: str) -> Conversation:
     return _conversation(row)
 
 
+def match_conversation(connection: sqlite3.Connection, word: str) -> Conversation:
+    """Return the conversation whose id begins with a word; `last` means the newest.
+
+    Raises `InvalidParameters` if there is none, or more than one.
+    """
+    if word == "last":
+        newest = list_conversations(connection, 1, None).items
+        if not newest:
+            raise InvalidParameters("There is no conversation yet.")
+        return newest[0]
+    rows = connection.execute(
+        f"SELECT {_CONVERSATION} FROM conversations WHERE substr(id, 1, ?) = ? LIMIT 2",
+        (len(word), word),
+    ).fetchall()
+    if len(rows) > 1 and word not in [row[0] for row in rows]:
+        raise InvalidParameters(
+            f"Several conversations begin with '{word}': write more of the id.",
+            details={"conversation": word, "reason": "ambiguous"},
+        )
+    return _conversation(rows[0]) if len(rows) == 1 else get_conversation(connection, word)
+
+
 def list_conversations(
     connection: sqlite3.Connection, limit: int, after: str | None
 ) -> ConversationPage:

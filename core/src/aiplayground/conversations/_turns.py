@@ -154,7 +154,7 @@ class Turns:
             asked = Branch(branch.conversation, branch.messages[:-1])
             self._show(branch)
             ask = partial(self._ask, model, asked)
-            await answer.run(branch.messages[-1], ask)
+            await answer.run(branch.messages, ask)
         finally:
             self._release(conversation, answer)
 

@@ -86,7 +86,7 @@ class OpenAiCompatibleChatStore(Store[ChatState]):
 
     async def open(self) -> None:
         """Open the file, and list the newest conversations."""
-        self._archive = Archive(self.kernel.paths.data / "conversations")
+        self._archive = Archive(self.kernel.paths.conversations)
         self._turns = Turns(self.kernel, self._archive, self._told, self._show)
         self._beginning = asyncio.Lock()
         problem = await self._archive.open()
