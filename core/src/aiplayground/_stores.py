@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 BUILT_IN: Mapping[str, str] = {
     "backendServices": "aiplayground.stores.backend_services:BackendServicesStore",
     "presets": "aiplayground.stores.presets:PresetsStore",
+    "openAiCompatibleChat": "aiplayground.stores.chat:OpenAiCompatibleChatStore",
 }
 """The kernel's own stores, each as "package.module:StoreClass"."""
 

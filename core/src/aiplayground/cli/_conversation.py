@@ -11,8 +11,9 @@ from aiplayground.errors import AIPlaygroundError, ModelNotFound, suggest
 
 from ._answer import Answer, Terminal, ask, find_model
 from ._errors import report
-from ._output import note, say
+from ._output import note, say, without_controls
 from ._prompt import LEAVE, Prompt
+from ._record import Record
 from ._sampling import chat_request
 from ._status import narrated
 
@@ -38,11 +39,34 @@ async def converse(
     model: str | None,
     system: str | None,
     sampling: dict[str, Any],
+    resume: str | None = None,
 ) -> None:
-    """Hold a conversation until the person leaves."""
+    """Hold a conversation until the person leaves; `resume` names one to go on with."""
+    record = Record(kernel.paths)
+    try:
+        await _converse(app, kernel, record, model, system, sampling, resume)
+    finally:
+        await record.close()
+
+
+async def _converse(
+    app: App,
+    kernel: ChatKernel,
+    record: Record,
+    model: str | None,
+    system: str | None,
+    sampling: dict[str, Any],
+    resume: str | None,
+) -> None:
+    kept, messages = (None, []) if resume is None else await record.resume(resume)
+    if kept is not None:
+        model, system = model or kept.model, kept.system_prompt if system is None else system
     name = model or await kernel.default_model()
-    conversation = Conversation(kernel, name, system, sampling)
+    conversation = Conversation(kernel, name, system, sampling, record)
+    conversation.messages = messages
     await conversation.warm_up()
+    if kept is not None:
+        say(f"Going on with: {without_controls(kept.title)} ({len(messages)} messages)")
     say("/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.", dim=True)
     prompt = Prompt(kernel.paths.state / HISTORY, list(COMMANDS))
     assert app.signals is not None
@@ -57,13 +81,19 @@ class Conversation:
     """What was said so far, and with which model."""
 
     def __init__(
-        self, kernel: ChatKernel, model: str, system: str | None, sampling: dict[str, Any]
+        self,
+        kernel: ChatKernel,
+        model: str,
+        system: str | None,
+        sampling: dict[str, Any],
+        record: Record,
     ) -> None:
         self.model = model
         self.system = system
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []
         self._kernel = kernel
         self._sampling = sampling
+        self._record = record
         self._answering: asyncio.Task[None] | None = None
 
     async def warm_up(self) -> None:
@@ -99,7 +129,13 @@ class Conversation:
         system = [{"role": "system", "content": self.system}] if self.system else []
         request = chat_request(self.model, [*system, *self.messages, turn], self._sampling)
         answer = Answer()
-        stopped = await self._until_stopped(ask(self._kernel, request, Terminal(), answer))
+        await self._record.begin(line, self.model, self.system)
+        try:
+            stopped = await self._until_stopped(ask(self._kernel, request, Terminal(), answer))
+        except AIPlaygroundError as error:
+            await self._record.end(answer, error=error)
+            raise
+        await self._record.end(answer, stopped=stopped)
         if stopped:
             note("(stopped)")
         if answer.text:
@@ -126,6 +162,7 @@ class Conversation:
     async def _obey(self, command: str, argument: str) -> None:
         if command == "/clear":
             self.messages.clear()
+            self._record.begin_anew()
             note("A new conversation.")
         elif command == "/model":
             await self._choose(argument)

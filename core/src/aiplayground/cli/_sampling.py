@@ -53,7 +53,7 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chat_request(
-    model: str, messages: Sequence[Mapping[str, str]], sampling: Mapping[str, Any]
+    model: str, messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]
 ) -> ChatRequest:
     """Make a request. Raises `InvalidParameters` for what the options could not check."""
     from aiplayground.types import ChatRequest

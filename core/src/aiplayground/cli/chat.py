@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._kernels import ChatKernel
+    from ._record import Record
 
 
 @click.command("chat")
@@ -29,11 +30,22 @@ if TYPE_CHECKING:
     help="Name of a model (see `aipg models`) or path of a GGUF file.",
 )
 @click.option("-s", "--system", metavar="TEXT", help="Instructions that stand before everything.")
+@click.option("-c", "--continue", "newest", is_flag=True, help="Go on with the last conversation.")
+@click.option(
+    "--conversation", metavar="ID", help="Go on with this one; `aipg chats` lists what is kept."
+)
 @sampling_options
 @json_option
 @click.pass_obj
 def command(
-    app: App, /, message: Sequence[str], model: str | None, system: str | None, **options: Any
+    app: App,
+    /,
+    message: Sequence[str],
+    model: str | None,
+    system: str | None,
+    newest: bool,
+    conversation: str | None,
+    **options: Any,
 ) -> None:
     """Talk to a model, once or in a conversation.
 
@@ -43,11 +55,15 @@ def command(
     cat notes.txt | aipg chat "Summarise"   the message, then what is piped
 
     In a conversation Ctrl-C stops the answer, not the program; /help lists its commands.
+    Conversations are kept (`aipg chats`); a single answer only with --continue or --conversation.
     """
     sampling = given(options)
+    resume = conversation or ("last" if newest else None)
     text = _message(message)
     if text is not None:
-        said = run_with_any(app, lambda kernel: _once(app, kernel, model, system, text, sampling))
+        said = run_with_any(
+            app, lambda kernel: _once(app, kernel, model, system, text, sampling, resume)
+        )
         if app.json:
             print_json(said)
         return
@@ -55,7 +71,7 @@ def command(
         raise click.UsageError("Say something: `aipg chat TEXT`, or pipe the text into it.")
     from ._conversation import converse
 
-    run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling))
+    run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling, resume))
 
 
 def _message(words: Sequence[str]) -> str | None:
@@ -77,16 +93,51 @@ async def _once(
     system: str | None,
     text: str,
     sampling: dict[str, Any],
+    resume: str | None,
 ) -> dict[str, Any]:
-    """Show one answer, and return it as `--json` prints it."""
+    """Show one answer, and return it as `--json` prints it; keep it where one is gone on with."""
+    if resume is None:
+        return await _answer(app, kernel, model, system, [], text, sampling, None)
+    from ._record import Record
+
+    record = Record(kernel.paths)
+    try:
+        kept, messages = await record.resume(resume)
+        model, system = model or kept.model, kept.system_prompt if system is None else system
+        return await _answer(app, kernel, model, system, messages, text, sampling, record)
+    finally:
+        await record.close()
+
+
+async def _answer(
+    app: App,
+    kernel: ChatKernel,
+    model: str | None,
+    system: str | None,
+    before: list[dict[str, Any]],
+    text: str,
+    sampling: dict[str, Any],
+    record: Record | None,
+) -> dict[str, Any]:
+    from aiplayground.errors import AIPlaygroundError
+
     from ._answer import Answer, Silent, Terminal, ask, find_model
     from ._sampling import chat_request
 
     name = model or await kernel.default_model()
     messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": text})
+    messages += [*before, {"role": "user", "content": text}]
     answer = Answer()
     request = chat_request(name, messages, sampling)
-    await ask(kernel, request, Silent() if app.json else Terminal(), answer)
+    if record is not None:
+        await record.begin(text, name, system)
+    try:
+        await ask(kernel, request, Silent() if app.json else Terminal(), answer)
+    except AIPlaygroundError as error:
+        if record is not None:
+            await record.end(answer, error=error)
+        raise
+    if record is not None:
+        await record.end(answer)
     found = find_model(await kernel.models(), name) if app.json else None
     return answer.as_json(found.name if found else name, found.service if found else None)
