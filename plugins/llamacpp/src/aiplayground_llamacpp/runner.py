@@ -14,8 +14,8 @@ from collections.abc import Callable
 from time import perf_counter
 
 from aiplayground.errors import AIPlaygroundError, FailureClass, ServiceFailed
-from aiplayground.types import ChatChunk
 
+from .answer import Answer, Chosen
 from .branch import Branch
 from .context import FULL, INTERRUPTED, OK, Context, Row
 from .counters import Counters
@@ -61,9 +61,9 @@ class BatchRunner:
         self._memory: SlotMemory[Branch] = SlotMemory(context, cache, self.counters)
         self._slots = self._memory.slots
         self._waiting: list[Branch] = []
-        self._open: dict[Job, int] = {}
-        self._outbox: list[tuple[Job, ChatChunk | AIPlaygroundError]] = []
-        self._computed: list[Job] = []
+        self._open: set[Job] = set()
+        self._outbox: list[tuple[Job, Chosen | AIPlaygroundError]] = []
+        self._computed: list[Answer] = []
         self._limit = Limit(context.slots)
         most = context.batch_size
         self._pace = Pace(STEP, least=LEAST_CHUNK, quiet=QUIET_CHUNK, most=most)
@@ -75,7 +75,7 @@ class BatchRunner:
 
     @property
     def active(self) -> int:
-        """How many jobs are waiting or in work."""
+        """How many jobs are waiting or in work. On the loop, as all who change that."""
         return len(self._open)
 
     def start(self) -> None:
@@ -85,19 +85,25 @@ class BatchRunner:
     def submit(self, job: Job) -> None:
         """Take on a job."""
         self._loop = asyncio.get_running_loop()
-        self._open[job] = job.task.answers
+        self._open.add(job)
         self._thread.submit(lambda: self._admit(job))
 
     def abort(self, error: AIPlaygroundError) -> None:
         """End all jobs with this error."""
         for job in tuple(self._open):
             job.put(error)
-        self.withdraw()
+        self._interrupt()
 
-    def withdraw(self) -> None:
-        """Have a batch interrupted that is for cancelled jobs alone. Called on the loop."""
-        jobs = self._computed
-        if jobs and all(job.cancelled for job in jobs):
+    def withdraw(self, job: Job) -> None:
+        """Give a job up, whether it is done or not. Called on the loop."""
+        job.cancel()
+        self._open.discard(job)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Have a batch interrupted that nobody waits for."""
+        answers = self._computed
+        if answers and all(answer.over for answer in answers):
             # By now it may be another batch: that one is computed again.
             self._context.interrupt()
 
@@ -108,7 +114,6 @@ class BatchRunner:
             if work is not None:
                 work.close()
         self._waiting.clear()
-        self._open.clear()
         self._memory.close()
 
     def _admit(self, job: Job) -> None:
@@ -129,26 +134,32 @@ class BatchRunner:
             self._thread.submit(self._turn)
 
     def _turn(self) -> None:
-        """Do one step, and have the next one done after whatever else is due."""
-        if self._closed:
-            return
+        """Do steps until there is nothing to do, or something else is due in between."""
+        while not self._closed:
+            again = self._do()
+            self._flush()
+            if not again:
+                self._running = False
+                return
+            if self._thread.wanted:
+                self._thread.submit(self._turn)
+                return
+
+    def _do(self) -> bool:
+        """Do a step, or what is left for idle times; return False if there is nothing."""
         try:
-            again = self._step() or self._measuring.step() or self._memory.keep_copy()
+            return self._step() or self._measuring.step() or self._memory.keep_copy()
         except AIPlaygroundError as error:
-            again = self._fail_all(error)
+            return self._fail_all(error)
         except Exception as error:  # noqa: BLE001  # the jobs' end, not the thread's
             traceback.print_exception(error, file=sys.stderr)
             told = AIPlaygroundError("The engine failed on this request; its log says more.")
-            again = self._fail_all(told)
-        self._flush()
-        self._running = again
-        if again:
-            self._thread.submit(self._turn)
+            return self._fail_all(told)
 
     def _step(self) -> bool:
         """Compute what is next; return False if there is nothing to do."""
         started = perf_counter()
-        self._drop_cancelled()
+        self._drop_over()
         if self._waiting:
             self._place_waiting()
         else:
@@ -172,7 +183,7 @@ class BatchRunner:
         view = viewer.next(self._slots)
         if view is None:
             return False
-        self._computed = [view.work.job]
+        self._computed = [view.work.answer]
         before = len(view.slot.tokens)
         try:
             status = viewer.step(view, most)
@@ -192,13 +203,14 @@ class BatchRunner:
             raise _failed(status)
         return True
 
-    def _drop_cancelled(self) -> None:
+    def _drop_over(self) -> None:
         for slot in self._slots:
-            if slot.work is not None and slot.work.job.cancelled:
+            if slot.work is not None and slot.work.answer.over:
                 self._end(slot, slot.work)
-        for branch in [branch for branch in self._waiting if branch.job.cancelled]:
+                self._limit.ended()
+        for branch in [branch for branch in self._waiting if branch.answer.over]:
             self._waiting.remove(branch)
-            self._close(branch)
+            branch.close()
 
     def _place_waiting(self) -> None:
         busy = sum(slot.work is not None for slot in self._slots)
@@ -215,19 +227,18 @@ class BatchRunner:
         try:
             branch.open()
         except AIPlaygroundError as error:
-            self._close(branch)
             self._fail(branch.job, error)
             return False
         found = self._memory.place(branch)
-        if branch.cached is None:  # not one that was put off
-            branch.cached = found
+        if branch.answer.cached is None:  # not one that was put off
+            branch.answer.cached = found
             self.counters.cached_tokens += found
         return True
 
     def _compute(self, batch: list[Part[Branch]]) -> bool:
         """Compute a batch and choose the tokens that follow; False if there was no room."""
         rows = [_row(part) for part in batch]
-        self._computed = [part.slot.work.job for part in batch if part.slot.work]
+        self._computed = [part.slot.work.answer for part in batch if part.slot.work]
         started = perf_counter()
         status, places = self._context.decode(rows)
         seconds = perf_counter() - started
@@ -248,6 +259,7 @@ class BatchRunner:
         started = perf_counter()
         for slot, place in zip(finals, places, strict=True):
             self._choose(slot, place)
+        self.counters.answer_tokens += len(finals)
         self.counters.choose_seconds += perf_counter() - started
         return True
 
@@ -264,14 +276,11 @@ class BatchRunner:
         branch = slot.work
         if branch is None:
             return
-        chunk = branch.advance(self._context, place)
-        self.counters.answer_tokens += 1
-        if chunk is not None:
-            if chunk.finish_reason is not None:
-                # Out before its end is told: whoever has read the end may look at `active`.
-                self._end(slot, branch)
-                self._limit.ended()
-            self._outbox.append((branch.job, chunk))
+        chosen = branch.advance(self._context, place)
+        if chosen.reason is not None:
+            self._end(slot, branch)
+            self._limit.ended()
+        self._outbox.append((branch.job, chosen))
 
     def _make_room(self, batch: list[Part[Branch]]) -> None:
         """Give up what is kept for later; else put somebody off; else end the only answer."""
@@ -298,19 +307,10 @@ class BatchRunner:
             self._memory.trim(slot, len(slot.tokens))
             self._viewer.drop()
         self._memory.leave(slot)
-        self._close(branch)
-
-    def _close(self, branch: Branch) -> None:
         branch.close()
-        left = self._open.get(branch.job, 0) - 1
-        if left > 0 and not branch.job.cancelled:
-            self._open[branch.job] = left
-        else:
-            self._open.pop(branch.job, None)
 
     def _fail(self, job: Job, error: AIPlaygroundError) -> None:
-        self._open.pop(job, None)
-        job.cancelled = True
+        job.cancel()
         self._outbox.append((job, error))
 
     def _fail_all(self, error: AIPlaygroundError) -> bool:
@@ -318,7 +318,7 @@ class BatchRunner:
         for slot in self._slots:
             if slot.work is not None:
                 branch = slot.work
-                if not branch.job.cancelled:
+                if not branch.answer.over:
                     self._fail(branch.job, error)
                 self._end(slot, branch)
         # After an error nobody knows how much of the batch the memory holds.
