@@ -23,7 +23,7 @@ from .jobs import Job, deliver
 from .measuring import Measuring
 from .memory import SlotMemory
 from .native import unloaded
-from .scheduler import Limit, Pace, Part, Slot, held_back, latecomer, next_parts, split
+from .scheduler import Limit, Pace, Part, Slot, goes_on, held_back, latecomer, next_parts, split
 from .sight import Sight
 from .thread import EngineThread
 from .viewer import Viewer, up_to_images
@@ -64,6 +64,8 @@ class BatchRunner:
         self._open: set[Job] = set()
         self._outbox: list[tuple[Job, Chosen | AIPlaygroundError]] = []
         self._computed: list[Answer] = []
+        # What the next step computes, where that is the next token of all who are in work.
+        self._next: list[list[Part[Branch]]] | None = None
         self._limit = Limit(context.slots)
         most = context.batch_size
         self._pace = Pace(STEP, least=LEAST_CHUNK, quiet=QUIET_CHUNK, most=most)
@@ -164,19 +166,24 @@ class BatchRunner:
             self._place_waiting()
         else:
             self._memory.tidy()
-        quiet = all(slot.pending != 1 for slot in self._slots)
-        chunk = self._pace.chunk(quiet=quiet)
-        seen = self._viewer is not None and self._look(self._viewer, chunk)
-        parts = next_parts(self._slots, self._context.batch_size, chunk)
-        if self._viewer is not None:
-            parts = up_to_images(parts)
-        for batch in split(parts, self._measuring.sizes):
+        seen = False
+        batches = self._next
+        if batches is None:
+            chunk = self._pace.chunk(quiet=all(slot.pending != 1 for slot in self._slots))
+            seen = self._viewer is not None and self._look(self._viewer, chunk)
+            parts = next_parts(self._slots, self._context.batch_size, chunk)
+            if self._viewer is not None:
+                parts = up_to_images(parts)
+            batches = split(parts, self._measuring.sizes)
+            if self._viewer is None and goes_on(parts, self._slots):
+                self._next = batches
+        for batch in batches:
             if not self._compute(batch):
                 break
-        if parts:
+        if batches:
             self.counters.steps += 1
             self.counters.step_seconds += perf_counter() - started
-        return bool(parts or seen or self._waiting)
+        return bool(batches or seen or self._waiting)
 
     def _look(self, viewer: Viewer, most: int) -> bool:
         """Do a piece of the image that is next; return False if there is none."""
@@ -224,6 +231,7 @@ class BatchRunner:
 
     def _begin(self, branch: Branch) -> bool:
         """Give a branch a slot; return False if it cannot be worked on."""
+        self._next = None
         try:
             branch.open()
         except AIPlaygroundError as error:
@@ -247,30 +255,29 @@ class BatchRunner:
             self._make_room(batch)
             return False
         if status == INTERRUPTED:
+            self._next = None
             for part in batch:
                 self._memory.trim(part.slot, len(part.slot.tokens))
             return False
         if status != OK:
             raise _failed(status)
         self._learn(batch, seconds)
+        self.counters.answer_tokens += len(places)
+        started, wanted = perf_counter(), iter(places)
         for part, row in zip(batch, rows, strict=True):
             part.slot.tokens += row.tokens
-        finals = [part.slot for part in batch if part.final]
-        started = perf_counter()
-        for slot, place in zip(finals, places, strict=True):
-            self._choose(slot, place)
-        self.counters.answer_tokens += len(finals)
+            if part.final:
+                self._choose(part.slot, next(wanted))
         self.counters.choose_seconds += perf_counter() - started
         return True
 
     def _learn(self, batch: list[Part[Branch]], seconds: float) -> None:
         self.counters.decode_seconds += seconds
         self.counters.batches += 1
-        sizes = [part.size for part in batch]
-        read = sum(size for size in sizes if size > 1)
+        read = sum(part.size for part in batch if part.size > 1)
         if read:
             self.counters.prompt_tokens += read
-            self._pace.took(sum(sizes), seconds)
+            self._pace.took(sum(part.size for part in batch), seconds)
 
     def _choose(self, slot: Slot[Branch], place: int) -> None:
         branch = slot.work
@@ -284,6 +291,7 @@ class BatchRunner:
 
     def _make_room(self, batch: list[Part[Branch]]) -> None:
         """Give up what is kept for later; else put somebody off; else end the only answer."""
+        self._next = None
         if self._memory.evict():
             return
         late = latecomer(self._slots)
@@ -303,6 +311,7 @@ class BatchRunner:
         self._outbox.append((branch.job, branch.end("length")))
 
     def _end(self, slot: Slot[Branch], branch: Branch) -> None:
+        self._next = None
         if self._viewer is not None and self._viewer.begun_in(slot):
             self._memory.trim(slot, len(slot.tokens))
             self._viewer.drop()
@@ -315,6 +324,7 @@ class BatchRunner:
 
     def _fail_all(self, error: AIPlaygroundError) -> bool:
         """Fail what is in work; return whether somebody waits."""
+        self._next = None
         for slot in self._slots:
             if slot.work is not None:
                 branch = slot.work
