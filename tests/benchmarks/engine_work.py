@@ -1,7 +1,8 @@
 """How much of a step is Python's own work: CPU time of two threads, native calls taken out.
 
-The worker runs as always, but for a clock around each call of llama.cpp in the engine's thread and
-each write to a socket in the loop's. What is left of both threads' CPU time, less what the clocks
+The worker runs as always, but for a clock around each call of llama.cpp in the engine's thread (and
+of numpy for the likeliest token, which llama.cpp would look for otherwise) and each write to a
+socket in the loop's. What is left of both threads' CPU time, less what the clocks
 cost, is Python's, waking each other included. Other programs change times of CPU less than those
 on the wall. Saving and restoring the state of conversations, and writing to sockets, are told
 apart.
@@ -155,7 +156,7 @@ class Meter:
                     self.state += spent
 
         call.__name__ = function.__name__
-        vars(call).update(argtypes=function.argtypes, restype=function.restype)
+        vars(call).update({name: getattr(function, name, None) for name in ("argtypes", "restype")})
         return call
 
     def sending(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
@@ -229,12 +230,15 @@ def main() -> None:
     lib = bindings.load_bindings()
     plain = bindings.holding_the_lock
     # Before the modules that take them by name are imported.
-    bindings.holding_the_lock = lambda lib, function: meter.timed(plain(lib, function))
+    bindings.holding_the_lock = lambda *arguments: meter.timed(plain(*arguments))
     for name in dir(lib):
         function = getattr(lib, name)
         if name.startswith("llama_") and hasattr(function, "argtypes") and function.argtypes:
             setattr(lib, name, meter.timed(function))
 
+    from aiplayground_llamacpp import greedy
+
+    greedy.likeliest = meter.timed(greedy.likeliest)
     _time_sending(meter)
 
     def make(settings: Any) -> Any:

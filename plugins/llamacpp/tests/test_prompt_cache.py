@@ -73,12 +73,24 @@ def test_what_is_known_or_too_small_or_too_large_is_not_wanted() -> None:
     assert len(cache) == 1  # the longer one has all of the shorter
 
 
-def test_what_was_found_goes_back_to_a_slot() -> None:
+def test_what_a_slot_took_need_not_be_saved_again_and_a_longer_one_replaces_it() -> None:
     cache = PromptCache(1000)
     add(cache, TEXT[:90])
     entry = cache.find(TEXT, more_than=0)
     assert entry is not None
-    cache.take(entry)
+    cache.taken(entry)
+    assert cache.knows(TEXT[:90])
+    assert not cache.knows(TEXT[:91])
+    assert add(cache, TEXT[:91], 150)
+    assert (len(cache), cache.size) == (1, 150)
+
+
+def test_what_nothing_will_replace_goes_with_the_slot_that_took_it() -> None:
+    cache = PromptCache(1000, reach=0)
+    add(cache, TEXT[:90])
+    entry = cache.find(TEXT, more_than=0)
+    assert entry is not None
+    cache.taken(entry)
     assert (len(cache), cache.size) == (0, 0)
 
 

@@ -14,6 +14,7 @@ from aiplayground_llamacpp.scheduler import (
     Part,
     Slot,
     Work,
+    goes_on,
     held_back,
     latecomer,
     next_parts,
@@ -140,6 +141,17 @@ def test_a_step_of_single_tokens_is_split_as_measured() -> None:
     mixed = [*parts[:2], Part(slot(5, 0, 64), 64, True)]
     assert split(mixed, sizes) == [mixed]
     assert split([], sizes) == []
+
+
+def test_a_step_is_like_the_last_one_only_if_all_add_single_tokens() -> None:
+    answers = [slot(0, 5, 6), slot(1, 7, 8), slot(2)]
+    assert goes_on(next_parts(answers, 8, 8), answers)
+    assert not goes_on(next_parts(answers, 1, 8), answers)  # one had no room
+    reading = [*answers, slot(3, 0, 2)]
+    assert not goes_on(next_parts(reading, 8, 8), reading)
+    assert not goes_on(next_parts(reading, 8, 1), reading)  # a single token, but no answer's
+    idle = [slot(0, 5)]
+    assert not goes_on(next_parts(idle, 8, 8), idle)
 
 
 def test_who_came_last_is_put_off_but_never_the_only_one() -> None:

@@ -86,8 +86,10 @@ def missing_library(error: Exception) -> ServiceFailed:
     )
 
 
-def holding_the_lock(lib: Any, function: Any) -> Any:
+def holding_the_lock(lib: Any, function: Any, result: Any = None) -> Any:
     """Return a function of the library that is called without giving up the interpreter's lock.
+
+    `result` is what its result is read as, if not as the bindings say.
 
     For calls of microseconds, made for each token: giving the lock up would cost up to 5 ms, the
     switch interval, whenever another thread is busy.
@@ -95,7 +97,7 @@ def holding_the_lock(lib: Any, function: Any) -> Any:
     name = lib._lib._name  # noqa: SLF001  # the bindings' only word on which file they loaded
     # The same name opens the same library again: PyDLL adds a reference, not a copy.
     held = getattr(ctypes.PyDLL(name), function.__name__)
-    held.argtypes, held.restype = function.argtypes, function.restype
+    held.argtypes, held.restype = function.argtypes, result or function.restype
     return held
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bindings import holding_the_lock
+from .context import Context
 from .native import Model
 
 BYTES = 256
@@ -88,9 +89,14 @@ class Candidates:
         return int(chosen.id) if np.isfinite(chosen.logit) else None
 
 
-def as_array(pointer: Any, count: int) -> NDArray[np.float32]:
-    """Return native floats as an array, without copying them."""
-    return np.ctypeslib.as_array(pointer, (count,))
+def logits_of(context: Context, place: int) -> NDArray[np.float32]:
+    """Return the logits at a place of the last batch as an array, without copying them."""
+    address = context.logits(place)
+    view: NDArray[np.float32] | None = context.views.get(address)
+    if view is None:
+        floats = ctypes.c_float * context.model.vocabulary
+        view = context.views[address] = np.ctypeslib.as_array(floats.from_address(address))
+    return view
 
 
 def log_probabilities(

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from aiplayground.errors import AIPlaygroundError
 
 from .context import Context
 from .native import Model
 from .sampling import PENALTY_WINDOW, SamplerPlan, Step
+
+
+class Chooser(Protocol):
+    """Who chooses the tokens of one answer. `close` frees what it holds."""
+
+    def choose(self, context: Context, place: int) -> int | None:
+        """Return the token that follows; None if none may."""
+
+    def close(self) -> None:
+        """Free it; once more does nothing."""
 
 
 class Chain:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from aiplayground.errors import InvalidParameters
 
 from .bindings import holding_the_lock
-from .candidates import NOTHING, Candidates, as_array
+from .candidates import NOTHING, Candidates, logits_of
 from .chain import Chain
 from .context import Context
 from .native import Model
@@ -47,7 +47,7 @@ class GrammarChain(Chain):
 
     def choose(self, context: Context, place: int) -> int | None:
         """Return a token that the grammar allows; None if there is none."""
-        logits = as_array(context.logits(place), self._model.vocabulary)
+        logits = logits_of(context, place)
         # In native code it takes a fraction of the time.
         token = context.sample(self.pointer, place) if self._direct else self._pick(logits, None)
         if token is None or not self._allows(token):

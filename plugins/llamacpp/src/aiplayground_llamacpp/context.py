@@ -86,7 +86,10 @@ class Context:
         self._batch = Batch(lib, self.batch_size)
         self._decode = lib.llama_decode
         self._sample = holding_the_lock(lib, lib.llama_sampler_sample)
-        self._outputs: frozenset[int] = frozenset()
+        self._logits = holding_the_lock(lib, lib.llama_get_logits_ith, ctypes.c_void_p)
+        # What is made of the logits, by their address: for those who read them as arrays.
+        self.views: dict[int, Any] = {}
+        self._outputs: Sequence[int] = ()
 
     @property
     def reach(self) -> int:
@@ -108,7 +111,7 @@ class Context:
         self._flag[0] = b"\0"
         batch, places = self._batch.fill(rows)
         status: int = self._decode(self._context, batch)
-        self._outputs = frozenset(places) if status == OK else frozenset()
+        self._outputs = places if status == OK else ()
         return status, places
 
     def decode_embeddings(
@@ -123,7 +126,7 @@ class Context:
         if not 0 < count <= (self.batch_size if causal else self.most_at_once):
             raise ValueError(f"a batch of {count} embeddings")
         self._flag[0] = b"\0"
-        self._outputs = frozenset()
+        self._outputs = ()
         lib, own = self._lib, ctypes.c_int32 * count
         pointer = ctypes.POINTER(ctypes.c_int32)
         sequences = (pointer * count)(*[ctypes.pointer(ctypes.c_int32(sequence))] * count)
@@ -151,11 +154,12 @@ class Context:
         token: int = self._sample(chain, self._context, place)
         return token
 
-    def logits(self, place: int) -> Any:
-        """Return the pointer to the logits at a place: as many floats as the vocabulary has."""
+    def logits(self, place: int) -> int:
+        """Return the address of the logits at a place: as many floats as the vocabulary has."""
         if place not in self._outputs:
             raise ValueError(f"there are no logits at {place}")
-        return self._lib.llama_get_logits_ith(self._context, place)
+        address: int = self._logits(self._context, place)
+        return address
 
     def trim(self, sequence: int, count: int) -> int:
         """Forget all but the first `count` tokens; return how many could be kept."""

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from .embedder import Embedder, batches
 from .grammar import grammar_of
 from .jobs import Job, Task
 from .load import Loaded, check_beside, check_file, load
-from .native import unloaded
+from .native import Model, unloaded
 from .options import options_for
 from .parameters import PARAMETERS
 from .prompt import Prompt, chat_prompt, input_tokens, text_tokens, too_long
@@ -42,6 +43,9 @@ from .settings import Settings
 from .template import ChatTemplate
 from .thread import EngineThread
 from .tuning import check_model, check_settings
+
+STARTED = 1.0
+"""Seconds after a load in which whoever waited for it is busy with the first answer."""
 
 
 @dataclass(slots=True)
@@ -67,6 +71,7 @@ class LlamaEngine:
         self._lib: Any = None
         self._seat: _Seat | None = None
         self._embedding = 0
+        self._preparing: asyncio.Task[None] | None = None
         self._closing = threading.Event()
 
     @property
@@ -122,12 +127,16 @@ class LlamaEngine:
             return self._seat
 
         try:
-            return (await self._thread.call(work)).facts
+            seat = await self._thread.call(work)
         finally:
             abandoned.set()  # after a success nobody looks at it any more
+        self._preparing = asyncio.create_task(_prepare(seat.loaded.model))
+        return seat.facts
 
     async def unload(self) -> None:
         """Free the model; requests in progress end with an error."""
+        if self._preparing is not None:
+            self._preparing.cancel()
         seat, self._seat = self._seat, None
         if seat is not None:
             if seat.runner is not None:
@@ -227,8 +236,7 @@ class LlamaEngine:
                 if out is not None:
                     yield out
         finally:
-            job.cancelled = True
-            runner.withdraw()
+            runner.withdraw(job)
 
     def _require(self) -> _Seat:
         if self._seat is None:
@@ -296,6 +304,13 @@ class LlamaEngine:
         if seat.embedder is not None:
             seat.embedder.close()
         seat.loaded.close()
+
+
+async def _prepare(model: Model) -> None:
+    """Import what needs numpy, which takes a third of a second, when the start is over."""
+    await asyncio.sleep(STARTED)
+    await asyncio.to_thread(import_module, f"{__package__}.greedy")
+    model.has_arrays = True
 
 
 def _unable(seat: _Seat, why: str, other: str) -> InvalidParameters:

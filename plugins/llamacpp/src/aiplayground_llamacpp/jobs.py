@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiplayground.errors import AIPlaygroundError
 from aiplayground.types import ChatChunk
 
+from .answer import Answer, Chosen
 from .sampling import SamplerPlan
 
 if TYPE_CHECKING:
@@ -46,34 +47,42 @@ class Task:
 
 
 class Job:
-    """A task in work. Made on the loop; only `cancelled` is for other threads too."""
+    """A task in work, and the answers that it is to give. Made on the loop."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
-        self.cancelled = False
-        self._events: deque[ChatChunk | AIPlaygroundError] = deque()
+        self.answers = [Answer(task, index) for index in range(task.answers)]
+        self._events: deque[Chosen | AIPlaygroundError] = deque()
         self._reader: asyncio.Future[None] | None = None
 
-    def put(self, event: ChatChunk | AIPlaygroundError) -> None:
-        """Hand over a piece of the answer, or the error that ends it."""
+    def cancel(self) -> None:
+        """Have work on it stop at the next step. From any thread."""
+        for answer in self.answers:
+            answer.over = True
+
+    def put(self, event: Chosen | AIPlaygroundError) -> None:
+        """Hand over a token of an answer, or the error that ends them all."""
         if isinstance(event, AIPlaygroundError):
-            self.cancelled = True  # work on it stops at the next step
+            self.cancel()
         self._events.append(event)
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     async def next(self) -> ChatChunk:
-        """Wait for the next piece; raises the error that ends the answer. For one reader."""
-        while not self._events:
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        event = self._events.popleft()
-        if isinstance(event, AIPlaygroundError):
-            raise event
-        return event
+        """Wait for the next chunk; raises the error that ends the answers. For one reader."""
+        while True:
+            while not self._events:
+                self._reader = asyncio.get_running_loop().create_future()
+                await self._reader
+            event = self._events.popleft()
+            if isinstance(event, AIPlaygroundError):
+                raise event
+            chunk = event.answer.take(event)
+            if chunk is not None:
+                return chunk
 
 
-def deliver(events: Iterable[tuple[Job, ChatChunk | AIPlaygroundError]]) -> None:
+def deliver(events: Iterable[tuple[Job, Chosen | AIPlaygroundError]]) -> None:
     """Hand over what a step made, all at once: waking the loop costs more than the rest."""
     for job, event in events:
         job.put(event)

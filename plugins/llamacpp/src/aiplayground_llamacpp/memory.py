@@ -26,6 +26,7 @@ class SlotMemory(Generic[W]):
         self._counters = counters
         self._cache = PromptCache(limit, reach=context.reach)
         self._clock = 0
+        self._tidy = True
         self._copied: dict[int, int] = {}
         self.slots: list[Slot[W]] = [Slot(index) for index in range(context.slots)]
 
@@ -56,6 +57,7 @@ class SlotMemory(Generic[W]):
         self._clock += 1
         self._counters.slots_busy -= slot.work is not None
         slot.work, slot.used = None, self._clock
+        self._tidy = False
 
     def evict(self) -> bool:
         """Give up the memory of an idle slot; return False if none has any."""
@@ -108,8 +110,7 @@ class SlotMemory(Generic[W]):
         if entry is None:
             return False
         common = shared(tuple(work.tokens), entry.tokens)
-        if common >= KEEP_TAIL * len(entry.tokens):
-            self._cache.take(entry)  # else others may want the rest of it
+        self._cache.taken(entry)
         self._stash(target)
         if not self._context.restore(target.index, entry.data):
             target.tokens = []
@@ -125,13 +126,15 @@ class SlotMemory(Generic[W]):
 
         One at a time, between two steps: nobody's next token waits for more than that.
         """
-        idle = [slot for slot in self.slots if slot.work is None and slot.tokens]
-        if sum(len(slot.tokens) for slot in idle) <= MOST_IDLE:
+        if self._tidy:
             return
-        for slot in sorted(idle, key=lambda slot: slot.used):
-            if self._stash(slot):
-                self.trim(slot, 0)
-                return
+        idle = [slot for slot in self.slots if slot.work is None and slot.tokens]
+        if sum(len(slot.tokens) for slot in idle) > MOST_IDLE:
+            for slot in sorted(idle, key=lambda slot: slot.used):
+                if self._stash(slot):
+                    self.trim(slot, 0)
+                    return
+        self._tidy = True
 
     def keep_copy(self) -> bool:
         """Copy what an idle slot holds to the cache; False if all that is worth it is there.
@@ -150,7 +153,7 @@ class SlotMemory(Generic[W]):
         """Put what a slot holds into the cache if it is worth it; False if it cannot be kept."""
         if self._cache.limit == 0:
             return False
-        if self._held_elsewhere(slot):
+        if self._cache.knows(slot.tokens) or self._held_elsewhere(slot):
             return True
         size = self._context.state_size(slot.index)
         if size > self._cache.limit:

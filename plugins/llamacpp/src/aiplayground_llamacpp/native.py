@@ -31,7 +31,10 @@ _BUFFER = 256
 
 
 class Model:
-    """A loaded model. `lib` is the module of `bindings.load_bindings`."""
+    """A loaded model. `lib` is the module of `bindings.load_bindings`.
+
+    `has_arrays`: what needs numpy has been imported, so that using it takes no time.
+    """
 
     def __init__(
         self,
@@ -60,7 +63,8 @@ class Model:
         self._is_end = holding_the_lock(lib, lib.llama_vocab_is_eog)
         self._groups: Groups | None = None
         self._pieces: dict[int, bytes] = {}
-        self._ends: dict[int, bool] = {}
+        self.has_arrays = False
+        self._spoken: dict[int, bytes | None] = {}
         self._buffer = ctypes.create_string_buffer(_BUFFER)
         self._adapters: list[tuple[Any, float]] = []
         self._check_usable()
@@ -152,10 +156,7 @@ class Model:
 
     def is_end(self, token: int) -> bool:
         """Say whether the token ends the answer."""
-        ends = self._ends.get(token)
-        if ends is None:
-            ends = self._ends[token] = bool(self._is_end(self._vocab, token))
-        return ends
+        return bool(self._is_end(self._vocab, token))
 
     def metadata(self, key: str) -> str | None:
         """Return a metadata value as text."""
@@ -169,12 +170,21 @@ class Model:
             piece = self._pieces[token] = self._piece(token)
         return piece
 
+    def spoken(self, token: int) -> bytes | None:
+        """Return the bytes that an answer gets of a token; None for one that ends the answer."""
+        try:
+            return self._spoken[token]
+        except KeyError:
+            said = self._spoken[token] = None if self.is_end(token) else self.piece(token)
+            return said
+
     def show(self, texts: Iterable[str]) -> None:
         """Let these control tokens appear in answers, as marks for those who read them."""
         for text in texts:
             tokens = self.tokenize(text, add_special=False, parse_special=True)
             if len(tokens) == 1:
                 self._pieces[tokens[0]] = text.encode()
+                self._spoken.pop(tokens[0], None)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Turn text into tokens. From any thread; raises `ServiceNotAvailable` after `close`."""

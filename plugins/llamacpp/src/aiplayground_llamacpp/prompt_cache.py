@@ -45,13 +45,17 @@ class PromptCache:
 
     def wants(self, tokens: Sequence[int], size: int) -> bool:
         """Say whether to keep these tokens, which take `size` bytes."""
-        if len(tokens) < LEAST or not 0 < size <= self.limit:
-            return False
+        return 0 < size <= self.limit and not self.knows(tokens)
+
+    def knows(self, tokens: Sequence[int]) -> bool:
+        """Say whether there is nothing about these tokens that is worth keeping."""
+        if len(tokens) < LEAST:
+            return True
         key = tuple(tokens)  # tuples compare with tuples alone
         if key in self._entries:
-            return False
+            return True
         cut = (kept for kept in self._near(key) if len(kept) <= self._reach)
-        return all(kept[: len(key)] != key for kept in cut)
+        return any(kept[: len(key)] == key for kept in cut)
 
     def add(self, tokens: Sequence[int], data: Any) -> None:
         """Keep a sequence that is wanted, in place of those that are only its beginning."""
@@ -79,9 +83,14 @@ class PromptCache:
         self._entries.move_to_end(best)
         return self._entries[best]
 
-    def take(self, entry: Entry) -> None:
-        """Remove an entry: a slot holds it now."""
-        self._drop(entry.tokens)
+    def taken(self, entry: Entry) -> None:
+        """Take note that a slot holds an entry now.
+
+        It stays if the slot's, once that is longer, will replace it: an answer that comes out as
+        before then need not be saved again.
+        """
+        if len(entry.tokens) > self._reach:
+            self._drop(entry.tokens)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from time import perf_counter
 
 from aiplayground.errors import AIPlaygroundError, FailureClass, ServiceFailed
-from aiplayground.types import ChatChunk
 
+from .answer import Answer, Chosen
 from .branch import Branch
 from .context import FULL, INTERRUPTED, OK, Context, Row
 from .counters import Counters
@@ -23,7 +23,7 @@ from .jobs import Job, deliver
 from .measuring import Measuring
 from .memory import SlotMemory
 from .native import unloaded
-from .scheduler import Limit, Pace, Part, Slot, held_back, latecomer, next_parts, split
+from .scheduler import Limit, Pace, Part, Slot, goes_on, held_back, latecomer, next_parts, split
 from .sight import Sight
 from .thread import EngineThread
 from .viewer import Viewer, up_to_images
@@ -61,9 +61,11 @@ class BatchRunner:
         self._memory: SlotMemory[Branch] = SlotMemory(context, cache, self.counters)
         self._slots = self._memory.slots
         self._waiting: list[Branch] = []
-        self._open: dict[Job, int] = {}
-        self._outbox: list[tuple[Job, ChatChunk | AIPlaygroundError]] = []
-        self._computed: list[Job] = []
+        self._open: set[Job] = set()
+        self._outbox: list[tuple[Job, Chosen | AIPlaygroundError]] = []
+        self._computed: list[Answer] = []
+        # What the next step computes, where that is the next token of all who are in work.
+        self._next: list[list[Part[Branch]]] | None = None
         self._limit = Limit(context.slots)
         most = context.batch_size
         self._pace = Pace(STEP, least=LEAST_CHUNK, quiet=QUIET_CHUNK, most=most)
@@ -75,7 +77,7 @@ class BatchRunner:
 
     @property
     def active(self) -> int:
-        """How many jobs are waiting or in work."""
+        """How many jobs are waiting or in work. On the loop, as all who change that."""
         return len(self._open)
 
     def start(self) -> None:
@@ -85,19 +87,25 @@ class BatchRunner:
     def submit(self, job: Job) -> None:
         """Take on a job."""
         self._loop = asyncio.get_running_loop()
-        self._open[job] = job.task.answers
+        self._open.add(job)
         self._thread.submit(lambda: self._admit(job))
 
     def abort(self, error: AIPlaygroundError) -> None:
         """End all jobs with this error."""
         for job in tuple(self._open):
             job.put(error)
-        self.withdraw()
+        self._interrupt()
 
-    def withdraw(self) -> None:
-        """Have a batch interrupted that is for cancelled jobs alone. Called on the loop."""
-        jobs = self._computed
-        if jobs and all(job.cancelled for job in jobs):
+    def withdraw(self, job: Job) -> None:
+        """Give a job up, whether it is done or not. Called on the loop."""
+        job.cancel()
+        self._open.discard(job)
+        self._interrupt()
+
+    def _interrupt(self) -> None:
+        """Have a batch interrupted that nobody waits for."""
+        answers = self._computed
+        if answers and all(answer.over for answer in answers):
             # By now it may be another batch: that one is computed again.
             self._context.interrupt()
 
@@ -108,7 +116,6 @@ class BatchRunner:
             if work is not None:
                 work.close()
         self._waiting.clear()
-        self._open.clear()
         self._memory.close()
 
     def _admit(self, job: Job) -> None:
@@ -129,50 +136,61 @@ class BatchRunner:
             self._thread.submit(self._turn)
 
     def _turn(self) -> None:
-        """Do one step, and have the next one done after whatever else is due."""
-        if self._closed:
-            return
+        """Do steps until there is nothing to do, or something else is due in between."""
+        while not self._closed:
+            again = self._do()
+            self._flush()
+            if not again:
+                self._running = False
+                return
+            if self._thread.wanted:
+                self._thread.submit(self._turn)
+                return
+
+    def _do(self) -> bool:
+        """Do a step, or what is left for idle times; return False if there is nothing."""
         try:
-            again = self._step() or self._measuring.step() or self._memory.keep_copy()
+            return self._step() or self._measuring.step() or self._memory.keep_copy()
         except AIPlaygroundError as error:
-            again = self._fail_all(error)
+            return self._fail_all(error)
         except Exception as error:  # noqa: BLE001  # the jobs' end, not the thread's
             traceback.print_exception(error, file=sys.stderr)
             told = AIPlaygroundError("The engine failed on this request; its log says more.")
-            again = self._fail_all(told)
-        self._flush()
-        self._running = again
-        if again:
-            self._thread.submit(self._turn)
+            return self._fail_all(told)
 
     def _step(self) -> bool:
         """Compute what is next; return False if there is nothing to do."""
         started = perf_counter()
-        self._drop_cancelled()
+        self._drop_over()
         if self._waiting:
             self._place_waiting()
         else:
             self._memory.tidy()
-        quiet = all(slot.pending != 1 for slot in self._slots)
-        chunk = self._pace.chunk(quiet=quiet)
-        seen = self._viewer is not None and self._look(self._viewer, chunk)
-        parts = next_parts(self._slots, self._context.batch_size, chunk)
-        if self._viewer is not None:
-            parts = up_to_images(parts)
-        for batch in split(parts, self._measuring.sizes):
+        seen = False
+        batches = self._next
+        if batches is None:
+            chunk = self._pace.chunk(quiet=all(slot.pending != 1 for slot in self._slots))
+            seen = self._viewer is not None and self._look(self._viewer, chunk)
+            parts = next_parts(self._slots, self._context.batch_size, chunk)
+            if self._viewer is not None:
+                parts = up_to_images(parts)
+            batches = split(parts, self._measuring.sizes)
+            if self._viewer is None and goes_on(parts, self._slots):
+                self._next = batches
+        for batch in batches:
             if not self._compute(batch):
                 break
-        if parts:
+        if batches:
             self.counters.steps += 1
             self.counters.step_seconds += perf_counter() - started
-        return bool(parts or seen or self._waiting)
+        return bool(batches or seen or self._waiting)
 
     def _look(self, viewer: Viewer, most: int) -> bool:
         """Do a piece of the image that is next; return False if there is none."""
         view = viewer.next(self._slots)
         if view is None:
             return False
-        self._computed = [view.work.job]
+        self._computed = [view.work.answer]
         before = len(view.slot.tokens)
         try:
             status = viewer.step(view, most)
@@ -192,13 +210,14 @@ class BatchRunner:
             raise _failed(status)
         return True
 
-    def _drop_cancelled(self) -> None:
+    def _drop_over(self) -> None:
         for slot in self._slots:
-            if slot.work is not None and slot.work.job.cancelled:
+            if slot.work is not None and slot.work.answer.over:
                 self._end(slot, slot.work)
-        for branch in [branch for branch in self._waiting if branch.job.cancelled]:
+                self._limit.ended()
+        for branch in [branch for branch in self._waiting if branch.answer.over]:
             self._waiting.remove(branch)
-            self._close(branch)
+            branch.close()
 
     def _place_waiting(self) -> None:
         busy = sum(slot.work is not None for slot in self._slots)
@@ -212,22 +231,22 @@ class BatchRunner:
 
     def _begin(self, branch: Branch) -> bool:
         """Give a branch a slot; return False if it cannot be worked on."""
+        self._next = None
         try:
             branch.open()
         except AIPlaygroundError as error:
-            self._close(branch)
             self._fail(branch.job, error)
             return False
         found = self._memory.place(branch)
-        if branch.cached is None:  # not one that was put off
-            branch.cached = found
+        if branch.answer.cached is None:  # not one that was put off
+            branch.answer.cached = found
             self.counters.cached_tokens += found
         return True
 
     def _compute(self, batch: list[Part[Branch]]) -> bool:
         """Compute a batch and choose the tokens that follow; False if there was no room."""
         rows = [_row(part) for part in batch]
-        self._computed = [part.slot.work.job for part in batch if part.slot.work]
+        self._computed = [part.slot.work.answer for part in batch if part.slot.work]
         started = perf_counter()
         status, places = self._context.decode(rows)
         seconds = perf_counter() - started
@@ -236,45 +255,43 @@ class BatchRunner:
             self._make_room(batch)
             return False
         if status == INTERRUPTED:
+            self._next = None
             for part in batch:
                 self._memory.trim(part.slot, len(part.slot.tokens))
             return False
         if status != OK:
             raise _failed(status)
         self._learn(batch, seconds)
+        self.counters.answer_tokens += len(places)
+        started, wanted = perf_counter(), iter(places)
         for part, row in zip(batch, rows, strict=True):
             part.slot.tokens += row.tokens
-        finals = [part.slot for part in batch if part.final]
-        started = perf_counter()
-        for slot, place in zip(finals, places, strict=True):
-            self._choose(slot, place)
+            if part.final:
+                self._choose(part.slot, next(wanted))
         self.counters.choose_seconds += perf_counter() - started
         return True
 
     def _learn(self, batch: list[Part[Branch]], seconds: float) -> None:
         self.counters.decode_seconds += seconds
         self.counters.batches += 1
-        sizes = [part.size for part in batch]
-        read = sum(size for size in sizes if size > 1)
+        read = sum(part.size for part in batch if part.size > 1)
         if read:
             self.counters.prompt_tokens += read
-            self._pace.took(sum(sizes), seconds)
+            self._pace.took(sum(part.size for part in batch), seconds)
 
     def _choose(self, slot: Slot[Branch], place: int) -> None:
         branch = slot.work
         if branch is None:
             return
-        chunk = branch.advance(self._context, place)
-        self.counters.answer_tokens += 1
-        if chunk is not None:
-            if chunk.finish_reason is not None:
-                # Out before its end is told: whoever has read the end may look at `active`.
-                self._end(slot, branch)
-                self._limit.ended()
-            self._outbox.append((branch.job, chunk))
+        chosen = branch.advance(self._context, place)
+        if chosen.reason is not None:
+            self._end(slot, branch)
+            self._limit.ended()
+        self._outbox.append((branch.job, chosen))
 
     def _make_room(self, batch: list[Part[Branch]]) -> None:
         """Give up what is kept for later; else put somebody off; else end the only answer."""
+        self._next = None
         if self._memory.evict():
             return
         late = latecomer(self._slots)
@@ -294,31 +311,24 @@ class BatchRunner:
         self._outbox.append((branch.job, branch.end("length")))
 
     def _end(self, slot: Slot[Branch], branch: Branch) -> None:
+        self._next = None
         if self._viewer is not None and self._viewer.begun_in(slot):
             self._memory.trim(slot, len(slot.tokens))
             self._viewer.drop()
         self._memory.leave(slot)
-        self._close(branch)
-
-    def _close(self, branch: Branch) -> None:
         branch.close()
-        left = self._open.get(branch.job, 0) - 1
-        if left > 0 and not branch.job.cancelled:
-            self._open[branch.job] = left
-        else:
-            self._open.pop(branch.job, None)
 
     def _fail(self, job: Job, error: AIPlaygroundError) -> None:
-        self._open.pop(job, None)
-        job.cancelled = True
+        job.cancel()
         self._outbox.append((job, error))
 
     def _fail_all(self, error: AIPlaygroundError) -> bool:
         """Fail what is in work; return whether somebody waits."""
+        self._next = None
         for slot in self._slots:
             if slot.work is not None:
                 branch = slot.work
-                if not branch.job.cancelled:
+                if not branch.answer.over:
                     self._fail(branch.job, error)
                 self._end(slot, branch)
         # After an error nobody knows how much of the batch the memory holds.

@@ -72,6 +72,11 @@ class SamplerPlan:
     biases: tuple[tuple[int, float], ...] = ()
     grammar: str | None = None
 
+    @property
+    def likeliest(self) -> bool:
+        """Whether all it takes is to find the highest logit, biases included."""
+        return self.grammar is None and self.steps == (Step("greedy"),)
+
     def numbered(self, index: int) -> SamplerPlan:
         """Return the plan for one of several answers: each has a seed of its own."""
         *others, last = self.steps

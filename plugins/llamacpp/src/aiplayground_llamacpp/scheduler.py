@@ -157,6 +157,15 @@ def split(parts: Sequence[Part[W]], sizes: Sequence[Sequence[int]]) -> list[list
     return batches
 
 
+def goes_on(parts: Sequence[Part[W]], slots: Iterable[Slot[W]]) -> bool:
+    """Say whether the step after this one has the same parts, should nobody come or leave.
+
+    So it is once all who are in work add one token after the other.
+    """
+    busy = sum(slot.work is not None for slot in slots)
+    return 0 < busy == len(parts) and all(part.size == 1 and part.final for part in parts)
+
+
 def victim(slots: Iterable[Slot[W]]) -> Slot[W] | None:
     """Return the idle slot whose memory is given up first, or None if no idle slot has any."""
     idle = [slot for slot in slots if slot.work is None and slot.tokens]

@@ -23,6 +23,11 @@ class EngineThread:
         """Start it; called once."""
         self._thread.start()
 
+    @property
+    def wanted(self) -> bool:
+        """Whether there is more work than that which is being done."""
+        return not self._work.empty()
+
     def submit(self, work: Callable[[], None]) -> None:
         """Have `work` done after what was submitted before. It must not raise."""
         self._work.put(work)

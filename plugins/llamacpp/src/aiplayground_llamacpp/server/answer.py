@@ -16,7 +16,7 @@ from aiplayground.errors import (
     ServiceNotAvailable,
 )
 from aiplayground.types import ChatChunk, FinishReason, Usage
-from aiplayground_llamacpp.branch import covering
+from aiplayground_llamacpp.answer import covering
 from aiplayground_llamacpp.prompt import too_long
 from aiplayground_llamacpp.sight import unfit_image
 from aiplayground_llamacpp.text import StopMatcher

@@ -1,0 +1,49 @@
+"""The likeliest token, found in the logits where they lie.
+
+A native chain first copies the whole vocabulary into a list of candidates: with 32,000 tokens that
+takes 60 us a token, and the search 5. This module needs numpy, as `candidates` does.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .candidates import logits_of
+from .context import Context
+from .native import Model
+from .sampling import SamplerPlan
+
+
+class GreedyChain:
+    """What `chain.Chain` is, for a plan that is `likeliest`: the same tokens, chosen faster."""
+
+    def __init__(self, model: Model, plan: SamplerPlan) -> None:
+        banned = model.end_tokens if plan.ban_end else ()
+        biases = [*plan.biases, *((token, -np.inf) for token in banned)]
+        self._biased = frozenset(token for token, _ in biases)
+        self._raises = any(bias > 0 for _, bias in biases)
+        self._biases = biases
+
+    def choose(self, context: Context, place: int) -> int:
+        """Return the token that follows; of equal ones the first."""
+        logits = logits_of(context, place)
+        if not self._raises:
+            token = likeliest(logits)
+            if token not in self._biased:  # a ban matters only to who would win
+                return token
+        return likeliest(self._with_biases(logits))
+
+    def close(self) -> None:
+        """There is nothing to free."""
+
+    def _with_biases(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        changed = logits.copy()
+        for token, bias in self._biases:
+            changed[token] += np.float32(bias)
+        return changed
+
+
+def likeliest(logits: NDArray[np.float32]) -> int:
+    """Return the place of the highest value."""
+    return int(logits.argmax())
