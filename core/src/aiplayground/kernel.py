@@ -32,6 +32,7 @@ from .admission import make_admission
 from .devices import DeviceDesk
 from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
+from .models import ModelPaths
 from .paths import Paths
 from .settings import KernelSettings, Layers, load_layers
 from .shell import Shells
@@ -92,6 +93,7 @@ class Kernel:
         self.paths = Paths.resolve(home, environ)
         self.layers: Layers = load_layers(self.paths, environ, settings or {})
         self.settings: KernelSettings = self.layers.kernel()
+        self.model_paths = ModelPaths.of(self.paths, self.settings.models, environ)
         self.plugins: PluginSet = load_plugins(
             list((plugins or {}).items()),
             discover=discover,
@@ -170,7 +172,7 @@ class Kernel:
             router=self._router,
             bus=self._bus,
             logs=logs,
-            library=Library(self._model_roots(), self._model_packs()),
+            library=Library(self.model_paths.roots(), self._model_packs()),
             middleware=self._middleware(),
             http=self._http_client,
             announce=self._announce,
@@ -564,9 +566,6 @@ class Kernel:
     def _launcher(self, **options: Any) -> Launcher:
         """Make what launches the workers of one service; the testing kit puts faults in here."""
         return Launcher(**options)
-
-    def _model_roots(self) -> list[Path]:
-        return [self.paths.models, *self.settings.models.folders]
 
     def _model_packs(self) -> list[Path]:
         return self._brought("model_files")

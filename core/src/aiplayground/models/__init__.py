@@ -15,17 +15,23 @@ from aiplayground.gguf import GgufError, GgufReason, read_gguf
 
 from ._facts import Facts, Kind, check_group, facts_of
 from ._files import FileGroup, FoundFile, Walk, group_files, walk
+from ._kinds import KINDS, checked_kind, kind_named
 from ._names import match_model, unique_names
+from ._paths import ModelPaths
 from ._projectors import Projector, choose_projector
 from ._types import LocalModel, ModelProblem, ModelScan, ModelType
 
 __all__ = [
+    "KINDS",
     "LocalModel",
     "ModelIndex",
+    "ModelPaths",
     "ModelProblem",
     "ModelScan",
     "ModelType",
+    "checked_kind",
     "find_models",
+    "kind_named",
     "match_model",
 ]
 
