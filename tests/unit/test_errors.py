@@ -17,6 +17,7 @@ from aiplayground.errors import (
     InvalidSettings,
     InvalidTransition,
     ModelNotFound,
+    NotEnoughMemory,
     PluginError,
     ServiceFailed,
     ServiceNotAvailable,
@@ -27,6 +28,7 @@ from aiplayground.errors import (
 CODES = {
     AIPlaygroundError: -1,
     InvalidTransition: -1,
+    NotEnoughMemory: -1,
     PluginError: -1,
     ModelNotFound: -2,
     ServiceNotAvailable: -3,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import httpx
 
     from ._processes.ledger import Ledger
+    from .admission import Admission
     from .kernel import Kernel
     from .paths import Paths
     from .settings import KernelSettings, Layers
@@ -37,6 +38,7 @@ class Host:
     http: Callable[[], httpx.AsyncClient]
     announce: Callable[[str], None]
     hide: Callable[[str], str]
+    admission: Admission
     ledger: Ledger | None = None
     keys: dict[str, str] = field(default_factory=dict)
     launcher: Callable[..., Launcher] = Launcher

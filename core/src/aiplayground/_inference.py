@@ -23,11 +23,13 @@ from .errors import (
 from .leases import Lease
 from .middleware import RequestCall, compose_request, watches_requests
 from .specs import Capability
+from .states import Runtime
 
 if TYPE_CHECKING:
     from ._host import Host
     from ._router import Route
     from ._service import Service
+    from .admission import LoadPlan
     from .types import (
         ChatChunk,
         ChatRequest,
@@ -136,6 +138,17 @@ class Inference:
             details={"model": name, "models": names[:NAMES_SHOWN]},
         )
 
+    async def size_of(self, service: str, model: str) -> int | None:
+        """Return the bytes of a model's files, if its backend says them."""
+        models = self._catalogue if self._catalogue is not None else await self.models()
+        found = (each.size for each in models if (each.service, each.name) == (service, model))
+        return next(found, None)
+
+    async def plan(self, model: str, backend: str | None) -> LoadPlan:
+        """Say what loading a model would do now; raises `ModelNotFound`."""
+        service, info = await self.resolve(model, backend)
+        return await self._host.admission.plan(service.name, info.name)
+
     async def default_model(self) -> str:
         """Return the model that is meant when none is named.
 
@@ -242,6 +255,9 @@ class Inference:
     @asynccontextmanager
     async def using(self, service: Service, model: str) -> AsyncIterator[None]:
         """Hold a model in memory, starting the service and loading the model if need be."""
+        if service.runtime in (Runtime.STOPPED, Runtime.FAILED):
+            # Asked before: what does not fit must not start an engine, nor fail the start.
+            await self._host.admission.check(service.name, model)
         await service.start(model)
         async with service.ops.residency.use(model):
             yield

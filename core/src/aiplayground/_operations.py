@@ -27,7 +27,7 @@ from .errors import (
 )
 from .events import ServiceSetUpProgress
 from .middleware import LifecycleCall, Operation, compose_lifecycle
-from .specs import Health
+from .specs import Health, MemoryEstimate
 from .states import Runtime
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Operations:
             idle_timeout=0 if attached else settings.idle_timeout,
             patience=self._timeouts.load,
             pinned=settings.pinned,
+            admit=None if attached else self._admit,
+            forget=self._not_loaded,
         )
 
     def find(self, hook: str) -> Route | None:
@@ -100,12 +102,22 @@ class Operations:
     async def start(self, model: str | None) -> None:
         """Bring the backend up; what was launched is ended again when that fails."""
         await self._take_down()
+        if model is not None:
+            await self._host.admission.admit(self._service.name, model)
         try:
             await self._through("start", partial(self._start, Context(self._service, model)))
         except BaseException:
             if not self._service.pool.watching:
                 await self._take_down()
             raise
+        finally:
+            if model is not None and not self._holds(model):
+                self._host.admission.forget(self._service.name, model)
+
+    def _holds(self, model: str) -> bool:
+        """Whether a worker came up with a model; one that others load later is admitted then."""
+        workers = self._service.pool.workers.values()
+        return any(model in (each.model, each.spec.model) for each in workers)
 
     async def _take_down(self) -> None:
         try:
@@ -229,6 +241,35 @@ class Operations:
         return replace(answer, detail=self._host.hide(answer.detail))
 
     # Models -------------------------------------------------------------------------------
+
+    async def _admit(self, model: str) -> None:
+        await self._host.admission.admit(self._service.name, model)
+
+    def _not_loaded(self, model: str) -> None:
+        self._host.admission.forget(self._service.name, model)
+        # What made room for it may have left the service without a worker.
+        self._service.models_moved()
+
+    async def estimate(self, model: str) -> MemoryEstimate | None:
+        """Ask the backend what a model will take in memory."""
+        route = self.find("estimate_memory")
+        if route is None:
+            return None
+        answer = await self._call(route, self._timeouts.hook, Context(self._service), model)
+        if answer is not None and not isinstance(answer, MemoryEstimate):
+            raise route.wrong("a MemoryEstimate", answer)
+        return answer
+
+    async def release(self, model: str, wanted: int) -> int:
+        """Ask the backend for memory that a model can do without; return the bytes."""
+        route = self.find("release_memory")
+        if route is None:
+            return 0
+        ctx = Context(self._service)
+        given = await self._call(route, self._timeouts.hook, ctx, model, wanted)
+        if not isinstance(given, int):
+            raise route.wrong("a number of bytes", given)
+        return given
 
     async def _load(self, model: str) -> None:
         if self._service.runtime is not Runtime.RUNNING:

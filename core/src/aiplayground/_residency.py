@@ -44,7 +44,8 @@ class Residency:
     """The models of one service.
 
     `limit` is the number of models in memory at most, `idle_timeout` and `patience` (how long a
-    load may wait for room) are in seconds.
+    load may wait for room) are in seconds. `admit` has memory promised to a load, or raises;
+    `forget` takes that back when nothing was loaded.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Residency:
         idle_timeout: float,
         patience: float,
         pinned: Collection[str] = (),
+        admit: Callable[[str], Awaitable[None]] | None = None,
+        forget: Callable[[str], None] | None = None,
     ) -> None:
         self._service = service
         self._load = load
@@ -67,6 +70,8 @@ class Residency:
         self._idle_timeout = idle_timeout
         self._patience = patience
         self._pinned = set(pinned)
+        self._admit = admit
+        self._withdraw = forget
         self._entries: dict[str, _Entry] = {}
         self._one_at_a_time = asyncio.Lock()
         self._released = asyncio.Event()
@@ -80,7 +85,25 @@ class Residency:
     @property
     def moving(self) -> bool:
         """Whether a model is on its way into memory or out of it."""
-        return self._one_at_a_time.locked()
+        # A load that waits for memory holds no lock: what it waits for are unloads.
+        loading = any(each.state is _State.LOADING for each in self._entries.values())
+        return loading or self._one_at_a_time.locked()
+
+    def residents(self) -> list[tuple[policy.Resident, bool]]:
+        """Return every model, and whether it is on its way in or out."""
+        return [
+            (self._resident(each), each.state is not _State.READY)
+            for each in self._entries.values()
+        ]
+
+    def leaving(self, model: str) -> list[str]:
+        """Return the models that a load of this one would make go, since there are too many."""
+        gone: list[str] = []
+        residents = [each for each in self._residents() if each.model != model]
+        while (name := policy.to_evict(residents, self._limit)) is not None:
+            gone.append(name)
+            residents = [each for each in residents if each.model != name]
+        return gone
 
     def busy(self, model: str) -> int:
         """How many jobs use the model now."""
@@ -199,10 +222,15 @@ class Residency:
     async def _run_load(self, entry: _Entry) -> None:
         deadline = now() + self._patience
         try:
+            # Before its turn: what makes room for it may be another load's turn to end.
+            if self._admit is not None:
+                await self._admit(entry.model)
             while not await self._load_if_room(entry):
                 await self._wait_for_room(entry.model, deadline)
         except BaseException:
             self._forget(entry)
+            if self._withdraw is not None and entry.model not in self._entries:
+                self._withdraw(entry.model)
             raise
         entry.state, entry.task = _State.READY, None
         entry.last_used = now()
@@ -241,15 +269,18 @@ class Residency:
 
     def _residents(self, but: _Entry | None = None) -> list[policy.Resident]:
         return [
-            policy.Resident(
-                model=each.model,
-                busy=each.busy,
-                last_used=each.last_used,
-                pinned=each.model in self._pinned,
-            )
+            self._resident(each)
             for each in self._entries.values()
             if each is not but and each.state is _State.READY
         ]
+
+    def _resident(self, entry: _Entry) -> policy.Resident:
+        return policy.Resident(
+            model=entry.model,
+            busy=entry.busy,
+            last_used=entry.last_used,
+            pinned=entry.model in self._pinned,
+        )
 
     def _begin_unload(self, entry: _Entry, unload: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         entry.task = task = asyncio.create_task(unload, name=f"unload {entry.model}")

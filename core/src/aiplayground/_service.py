@@ -462,6 +462,8 @@ class Service:
     def model_changed(self, model: str, reason: str | None) -> None:
         """Tell the outside that a model came into memory, or left it for a reason."""
         self.log.logger.info("%s %s", model, f"unloaded ({reason})" if reason else "loaded")
+        if reason is not None:
+            self.host.admission.forget(self.name, model)
         if reason is None:
             self.host.bus.publish(ModelLoaded(service=self.name, model=model))
         else:

@@ -58,6 +58,10 @@ class AIPlaygroundError(Exception):
         return {"code": int(self.code), "message": self.message, "details": self.details}
 
 
+class NotEnoughMemory(AIPlaygroundError):
+    """A model does not fit into what is free; `details` has the figures and what to change."""
+
+
 class InvalidTransition(AIPlaygroundError):
     """A state machine was asked for an edge that it does not have: a defect of the caller."""
 

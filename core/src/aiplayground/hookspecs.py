@@ -22,7 +22,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from .context import ServiceContext
-    from .specs import BackendSpec, Device, Health, SetupProgress
+    from .specs import BackendSpec, Device, Health, MemoryEstimate, SetupProgress
     from .types import (
         ChatChunk,
         ChatRequest,
@@ -124,6 +124,25 @@ async def load_model(ctx: ServiceContext, model: str) -> None:
 @hookspec
 async def unload_model(ctx: ServiceContext, model: str) -> None:
     """Free a model's memory. Called only when nothing uses it."""
+
+
+@hookspec
+async def estimate_memory(ctx: ServiceContext, model: str) -> MemoryEstimate | None:
+    """Say what a model will take in memory, with the settings as they are now.
+
+    Called before each load, and by `aipg models plan`, running or not; must neither load nor start
+    anything. None: that cannot be told, and the model is loaded unchecked. Without this hook the
+    kernel goes by the size of the model's files.
+    """
+
+
+@hookspec
+async def release_memory(ctx: ServiceContext, model: str, wanted: int) -> int:
+    """Give back memory that a loaded model can do without, such as caches; return the bytes.
+
+    Asked for when another model needs `wanted` bytes, before any model is unloaded. The model goes
+    on answering, if slower for a while.
+    """
 
 
 @hookspec

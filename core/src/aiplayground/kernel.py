@@ -29,8 +29,9 @@ from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._service import Service
-from ._watching import ModelWatch
 from ._stores import Stores
+from ._watching import ModelWatch
+from .admission import make_admission
 from .devices import DeviceDesk
 from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import (
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 
     from ._front import Part
     from ._method import Method
+    from .admission import LoadPlan
     from .devices import ComputeDevice
     from .leases import Lease
     from .models import ModelProblem
@@ -205,6 +207,7 @@ class Kernel:
             ledger=ledger,
             hide=hide,
             launcher=self._launcher,
+            admission=make_admission(self, self._services, logs.service(KERNEL_LOG).logger),
         )
         self._services.update(
             {name: Service(spec, self._host) for name, spec in self._router.specs.items()}
@@ -403,6 +406,19 @@ class Kernel:
         self._refuse_when_closing()
         async with self._inference.lease(model, capability) as lease:
             yield lease
+
+    async def plan(self, model: str, backend: str | None = None) -> LoadPlan:
+        """Say what loading a model would need, what is free, and who would go for it.
+
+        Nothing is loaded or unloaded. Raises `ModelNotFound`, and `InvalidParameters` where several
+        backends have one of that name.
+        """
+        self._refuse_when_closing()
+        return await self._inference.plan(model, self._find(backend).name if backend else None)
+
+    async def model_size(self, service: str, model: str) -> int | None:
+        """Return the bytes of a model's files, if its backend says them."""
+        return await self._inference.size_of(service, model)
 
     async def unload(self, service: str, model: str) -> None:
         """Free a model's memory; refused while it is in use."""

@@ -119,9 +119,54 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A compute device: `memory` is in bytes, 0 where it is not known."""
+    """A compute device: `memory` is in bytes, 0 where it is not known.
+
+    `free` is what of it nobody used when it was looked at, None where that is not known; it is no
+    part of what makes two devices the same.
+    """
 
     id: str
     name: str
     kind: Literal["Arc", "iGPU", "GPU", "NPU", "CPU"]
     memory: int = 0
+    free: int | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """A change that makes a model take less memory: what to do, and the bytes that it saves."""
+
+    change: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryEstimate:
+    """What a model takes in memory once it is loaded and in use, in bytes.
+
+    `weights`, `cache` (keys, values and states of the context), `compute` (what a step works in),
+    `projector` and `other` are the whole. `on_device` of it lies in `device`, which has memory of
+    its own; the rest, or all of it without a device, in main memory. `rough`: told from the size of
+    the files alone. `savings` is what would make it smaller, `notes` what to know about it.
+    """
+
+    weights: int = 0
+    cache: int = 0
+    compute: int = 0
+    projector: int = 0
+    other: int = 0
+    device: Device | None = None
+    on_device: int = 0
+    rough: bool = False
+    savings: tuple[Saving, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.compute + self.projector + self.other
+
+    @property
+    def in_main(self) -> int:
+        """What of it lies in main memory."""
+        return max(0, self.total - self.on_device)

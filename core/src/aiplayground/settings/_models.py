@@ -186,6 +186,22 @@ class ResidencySettings(Section):
         description="Models in memory at most; the least recently used idle one makes room.",
     )
     pinned: Names = Field(default=(), description="Models that are never unloaded on their own.")
+    memory_check: Literal["refuse", "warn", "off"] = Field(
+        default="refuse",
+        description=(
+            "What happens to a model that is estimated to need more memory than is free, whatever "
+            "is unloaded for it: it is refused, or loaded with a warning in the log. off: nothing "
+            "is estimated or unloaded for want of memory."
+        ),
+    )
+    memory_margin: int = Field(
+        default=256, ge=0, description="MiB of memory that a load must leave free."
+    )
+    memory_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="MiB of main memory for all models together; not set: all that is free.",
+    )
 
 
 class TimeoutSettings(Section):

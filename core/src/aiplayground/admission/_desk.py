@@ -1,0 +1,236 @@
+"""Who was promised how much memory: one table for all services of a kernel.
+
+The table is written on the event loop alone, and between a decision and its entry nothing is
+awaited. Whoever comes later sees what was promised before, measured or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from aiplayground._clock import now
+from aiplayground.errors import AIPlaygroundError
+from aiplayground.specs import MemoryEstimate
+
+from ._decide import Decision, Evict, Load, Release, Wait, decide
+from ._measure import MIB, Held, Key, Probe, Reading, free_for, holders_of, measure, needs_of, take
+from ._plan import LoadPlan, make_plan, refusal
+
+if TYPE_CHECKING:
+    import logging
+
+    from aiplayground._service import Service
+    from aiplayground.settings import KernelSettings
+
+POLL = 0.25
+"""Seconds between looks whether there is room by now."""
+
+RECOVERY = 2.0
+"""Seconds after an unload in which its memory may come back."""
+
+Fallback = Callable[[str, str], Awaitable[MemoryEstimate | None]]
+"""Estimates a model of a backend that does not itself."""
+
+
+class Admission:
+    """Lets models into memory. `services` are the kernel's, which fills the mapping later."""
+
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        settings: KernelSettings,
+        fallback: Fallback,
+        logger: logging.Logger,
+        probe: Probe = measure,
+    ) -> None:
+        self._services = services
+        self._rules = settings.residency
+        self._patience = settings.timeouts.load
+        self._hook_limit = settings.timeouts.hook
+        self._fallback = fallback
+        self._logger = logger
+        self._promised: dict[Key, MemoryEstimate | None] = {}
+        self._known: dict[Key, MemoryEstimate | None] = {}
+        self.probe = probe
+
+    # The table ----------------------------------------------------------------------------
+
+    async def admit(self, service: str, model: str) -> None:
+        """Promise memory to a load, making room first. Raises `NotEnoughMemory`.
+
+        The promise holds until `forget`; one that was given is not asked for again.
+        """
+        key = (service, model)
+        if self._rules.memory_check == "off" or key in self._promised:
+            return
+        deadline, recovered, asked = now() + self._patience, 0.0, set[Key]()
+        while True:
+            estimate = await self._estimate(key)
+            reading = await self._read()
+            decision, plan = self._look(key, estimate, reading, asked)
+            # From here to the promise nothing is awaited.
+            if isinstance(decision, Load) or key in self._promised:
+                self._promise(key, estimate)
+                return
+            if isinstance(decision, Release):
+                await self._release(decision, asked)
+            elif isinstance(decision, Evict):
+                await self._evict(key, decision)
+                recovered = now() + RECOVERY
+            elif now() < (deadline if isinstance(decision, Wait) else recovered):
+                await asyncio.sleep(POLL)
+            elif self._refused(plan):
+                raise refusal(plan)
+            else:
+                self._promise(key, estimate)
+                return
+
+    async def check(self, service: str, model: str) -> None:
+        """Raise `NotEnoughMemory` if a load would be refused now; promises nothing."""
+        if self._rules.memory_check == "refuse" and (service, model) not in self._promised:
+            plan = await self.plan(service, model)
+            if not plan.fits:
+                raise refusal(plan)
+
+    async def plan(self, service: str, model: str) -> LoadPlan:
+        """Say what a load would do now; changes nothing."""
+        key = (service, model)
+        estimate = await self._estimate(key)
+        if model in self._services[service].ops.residency.loaded:
+            said = f"{model} is loaded."
+            return LoadPlan(
+                service=service, model=model, outcome="loaded", estimate=estimate, message=said
+            )
+        _, plan = self._look(key, estimate, await self._read(), None)
+        return plan
+
+    def forget(self, service: str, model: str) -> None:
+        """Take a promise back: the model is gone, or was never loaded."""
+        self._promised.pop((service, model), None)
+
+    def _promise(self, key: Key, estimate: MemoryEstimate | None) -> None:
+        self._promised[key] = self._known[key] = estimate
+
+    # Decisions ----------------------------------------------------------------------------
+
+    def _look(
+        self, key: Key, estimate: MemoryEstimate | None, reading: Reading, asked: set[Key] | None
+    ) -> tuple[Decision, LoadPlan]:
+        """Decide by what is known now. `asked` were asked to release; None: nobody is to be."""
+        service, model = key
+        if estimate is None or self._rules.memory_check == "off":
+            said = f"What {model} needs is not checked."
+            plan = LoadPlan(
+                service=service, model=model, outcome="unchecked", estimate=estimate, message=said
+            )
+            return Load(), plan
+        held = self._held(key, asked)
+        holders = holders_of(held, reading)
+        needs, limit = needs_of(estimate), self._rules.memory_limit
+        free = free_for(
+            estimate,
+            reading,
+            held,
+            margin=self._rules.memory_margin * MIB,
+            limit=None if limit is None else limit * MIB,
+        )
+        decision = decide(needs, free, holders)
+        leaving = [each for each in holders if each.leaving]
+        return decision, make_plan(key, estimate, needs, free, decision, leaving)
+
+    def _held(self, key: Key, asked: set[Key] | None) -> list[Held]:
+        """List everything that has memory, or was promised some, but for the model itself."""
+        leaving = {(key[0], each) for each in self._services[key[0]].ops.residency.leaving(key[1])}
+        found: dict[Key, Held] = {}
+        for name, service in self._services.items():
+            for each, moving in service.ops.residency.residents():
+                own = (name, each.model)
+                found[own] = Held(
+                    key=own,
+                    estimate=self._promised.get(own, self._known.get(own)),
+                    pid=_pid(service, each.model),
+                    moving=moving,
+                    busy=each.busy,
+                    last_used=each.last_used,
+                    pinned=each.pinned,
+                    leaving=own in leaving,
+                    soft=asked is not None and own not in asked and self._is_soft(name),
+                )
+        for own, estimate in self._promised.items():
+            pid = _pid(self._services[own[0]], own[1])
+            found.setdefault(own, Held(key=own, estimate=estimate, pid=pid, moving=True))
+        return [each for own, each in found.items() if own != key and self._counts(own, each)]
+
+    def _counts(self, key: Key, held: Held) -> bool:
+        """Leave out loads that wait for a promise themselves, and what runs elsewhere."""
+        if self._services[key[0]].attachment is not None:
+            return False
+        return key in self._promised or not held.moving
+
+    def _is_soft(self, service: str) -> bool:
+        return self._services[service].ops.find("release_memory") is not None
+
+    def _refused(self, plan: LoadPlan) -> bool:
+        if self._rules.memory_check == "refuse":
+            return True
+        self._logger.warning("%s Loaded all the same.", plan.message)
+        return False
+
+    # Effects ------------------------------------------------------------------------------
+
+    async def _read(self) -> Reading:
+        pids = {
+            worker.pid
+            for service in self._services.values()
+            for worker in service.pool.workers.values()
+            if worker.pid is not None
+        }
+        return await take(self.probe, pids)
+
+    async def _estimate(self, key: Key) -> MemoryEstimate | None:
+        """Ask the backend, else go by the files; what fails there must not keep a model out."""
+        service, model = key
+        ops = self._services[service].ops
+        if self._services[service].attachment is not None:
+            return None
+        try:
+            if ops.find("estimate_memory") is not None:
+                return await ops.estimate(model)
+            return await self._fallback(service, model)
+        except AIPlaygroundError as error:
+            self._logger.warning("%s: no estimate for %s: %s", service, model, error.message)
+            return None
+
+    async def _release(self, decision: Release, asked: set[Key]) -> None:
+        wanted = max(decision.short.values())
+        for each in decision.holders:
+            asked.add((each.service, each.model))
+        for each in decision.holders:
+            if wanted <= 0:
+                return
+            try:
+                given = await self._services[each.service].ops.release(each.model, wanted)
+            except AIPlaygroundError as error:
+                self._logger.warning("%s keeps its memory: %s", each.model, error.message)
+                continue
+            self._logger.info("%s gave back %d bytes", each.model, given)
+            wanted -= given
+
+    async def _evict(self, key: Key, decision: Evict) -> None:
+        for each in decision.holders:
+            self._logger.info("%s/%s makes room for %s/%s", each.service, each.model, *key)
+            try:
+                await self._services[each.service].ops.residency.release(each.model, "evicted")
+            except AIPlaygroundError as error:
+                # Somebody uses it again: the next look takes that into account.
+                self._logger.info("%s stays: %s", each.model, error.message)
+                await asyncio.sleep(POLL)
+                return
+
+
+def _pid(service: Service, model: str) -> int | None:
+    """Return the process that holds a model, if it is known to hold this one alone."""
+    workers: Any = service.pool.workers.values()
+    return next((each.pid for each in workers if model in (each.model, each.spec.model)), None)
