@@ -14,13 +14,14 @@ USUAL: dict[str, Any] = {
 
 
 def pytest_configure() -> None:
-    """Keep out of the user's keyring, and take signals as they are at a terminal.
+    """Keep out of the user's keyring and telemetry; take signals as they are at a terminal.
 
     A shell starts background jobs with SIGINT ignored, and `nohup` ignores SIGHUP; children inherit
     that, and tests which interrupt a program would wait for ever.
     """
     os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
-    os.environ.pop("HF_TOKEN", None)
+    for name in [each for each in os.environ if each == "HF_TOKEN" or each.startswith("OTEL_")]:
+        del os.environ[name]
     for name, handler in USUAL.items():
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:

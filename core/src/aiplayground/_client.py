@@ -6,6 +6,8 @@ from collections.abc import Generator, Mapping
 
 import httpx
 
+from .tracing import current_trace
+
 LIMITS = httpx.Limits(keepalive_expiry=2)
 """Idle connections go after so many seconds: many servers close theirs after five, and a request
 that is just then sent on one is lost."""
@@ -26,7 +28,17 @@ class WorkerKeys(httpx.Auth):
         yield request
 
 
+async def _add_trace(request: httpx.Request) -> None:
+    for name, value in current_trace().items():
+        request.headers.setdefault(name, value)
+
+
 def worker_client(keys: Mapping[str, str]) -> httpx.AsyncClient:
     """Return a client for the workers of one kernel."""
     # A proxy of the environment has no business between us and our own workers.
-    return httpx.AsyncClient(auth=WorkerKeys(keys), trust_env=False, limits=LIMITS)
+    return httpx.AsyncClient(
+        auth=WorkerKeys(keys),
+        trust_env=False,
+        limits=LIMITS,
+        event_hooks={"request": [_add_trace]},
+    )

@@ -14,6 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from aiplayground.kernel import Kernel
 
     from .gateway import Gateway
@@ -23,14 +25,20 @@ __all__ = ["create_app"]
 
 
 def create_app(
-    kernel: Kernel, settings: Settings | None = None, *, token: str | None = None
+    kernel: Kernel,
+    settings: Settings | None = None,
+    *,
+    token: str | None = None,
+    tracer_provider: TracerProvider | None = None,
 ) -> Gateway:
     """Return the gateway over an open kernel, as an ASGI application.
 
     `token` is the secret that whatever changes something asks for (made at random if not given; it
-    is the attribute `token`). Close the gateway with `aclose` before the kernel.
+    is the attribute `token`). `tracer_provider` gets a span for each request (OpenTelemetry; if not
+    given, the global one that your program may have set). Close the gateway with `aclose` before
+    the kernel.
     """
     from .gateway import Gateway
     from .settings import Settings
 
-    return Gateway(kernel, settings or Settings(), token=token)
+    return Gateway(kernel, settings or Settings(), token=token, tracer_provider=tracer_provider)

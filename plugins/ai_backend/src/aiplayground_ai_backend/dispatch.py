@@ -138,7 +138,7 @@ class Dispatch:
         model = await self.find(exchange, fields)
         if self.kernel.passes_through(model.service, kind.hook):
             sent = renamed(body, fields, model.name)
-            headers = passed_headers(exchange.headers)
+            headers = passed_headers(exchange.trace)
             passage = Passage(model, kind.capability, kind.path, sent, headers)
             await self._pass_on(exchange, fields, passage, stream=stream)
         elif kind is EMBEDDING:

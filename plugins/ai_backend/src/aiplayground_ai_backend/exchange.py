@@ -31,7 +31,8 @@ class Limits:
 class Exchange:
     """A request and its answer.
 
-    `facts` are what the access log tells of it; `trusted`: it carries the kernel's token.
+    `facts` are what the access log tells of it; `trusted`: it carries the kernel's token; `trace`
+    has the headers of the trace that workers are told, `route` the template of what answers it.
     `fresh_id` names it where the client did not.
     """
 
@@ -48,6 +49,8 @@ class Exchange:
         self.path = path
         self.method: str = scope["method"]
         self.headers = headers_of(scope)
+        self.route = "other"
+        self.trace: Mapping[str, str] = self.headers
         self.receive = receive
         self.status: int | None = None
         self.sent = 0

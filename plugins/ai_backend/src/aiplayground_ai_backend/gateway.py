@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
 from aiplayground.serving.asgi import ClientGone, Receive, Scope, Send
+from aiplayground.tracing import traced
 
 from . import access, documented
 from .access import Access, Rules
@@ -24,9 +25,12 @@ from .mounts import Mounts
 from .queue import Queues
 from .relay import Relay
 from .sessions import Sessions, new_secret
+from .spans import spans_for
 from .table import Table
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
     from aiplayground.kernel import Kernel
 
     from .settings import Settings
@@ -58,6 +62,7 @@ class Gateway:
         api_key: str | None = None,
         service: str | None = None,
         port: int = 0,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         self.kernel = kernel
         self.settings = settings
@@ -85,6 +90,7 @@ class Gateway:
         self.table = Table(endpoints(self))
         self.mounts = Mounts(kernel)
         self.ipc = Door(self, service, self._on_defect)
+        self.spans = spans_for(tracer_provider, self.log.logger, self._hide)
         self._open_upstream: Upstream | None = None
         # Cheaper than a random one for each request, and as easy to find in a log.
         self._id, self._numbers = secrets.token_hex(6), count(1)
@@ -98,7 +104,9 @@ class Gateway:
         return self._open_upstream
 
     async def aclose(self) -> None:
-        """Close the connections to workers; answers in progress should have ended."""
+        """Close the connections to workers and send the last spans; answers should have ended."""
+        if self.spans is not None:
+            await self.spans.aclose()
         if self._open_upstream is not None:
             await self._open_upstream.aclose()
 
@@ -121,7 +129,12 @@ class Gateway:
         else:
             path = _path_in(scope)
             fresh_id = f"{self._id}-{next(self._numbers):x}"
-            await self._respond(Exchange(scope, receive, send, path, self._limits, fresh_id))
+            exchange = Exchange(scope, receive, send, path, self._limits, fresh_id)
+            if self.spans is None and "traceparent" not in exchange.headers:
+                await self._respond(exchange)
+                return
+            with self.spans.span(exchange) if self.spans else traced(exchange.headers):
+                await self._respond(exchange)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         while (message := await receive())["type"] != "lifespan.shutdown":
@@ -157,7 +170,7 @@ class Gateway:
             await self._contributed(exchange)
             return
         endpoint, parameters = self.table.find(exchange.method, exchange.path)
-        exchange.facts["route"] = endpoint.template
+        exchange.route = endpoint.template
         self._check_access(endpoint.access, exchange)
         await endpoint.handler(exchange, **parameters)
 
@@ -169,7 +182,7 @@ class Gateway:
         """Let a plugin's route answer, if one does."""
         found = self.mounts.find(exchange)
         if found is not None:
-            exchange.facts["route"] = found.template
+            exchange.route = found.template
             self._check_access(found.access, exchange)
             await found.handle(exchange)
             return
@@ -198,8 +211,7 @@ class Gateway:
     def _note(self, exchange: Exchange, seconds: float) -> None:
         facts = exchange.facts
         status = exchange.status or CANCELLED
-        route = facts.pop("route", "other")
-        self.metrics.count_request(route, status)
+        self.metrics.count_request(exchange.route, status)
         if self.settings.access_log:
             line: dict[str, Any] = {
                 "request": exchange.id,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from aiplayground.errors import InvalidParameters
 from aiplayground.serving.asgi import encode
+from aiplayground.tracing import trace_of
 
 from .policy import Priority
 
@@ -15,9 +15,6 @@ ROUTER = "ai-backend"
 """The name under which requests mean this router, rather than one backend."""
 
 _FILE = ".gguf"
-
-_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-_PASSED_ON = ("traceparent", "tracestate")
 
 
 def model_name(fields: Mapping[str, Any]) -> str | None:
@@ -82,11 +79,5 @@ def client_of(headers: Mapping[str, str], fields: Mapping[str, Any], address: st
 
 
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a request to a worker: JSON, and the trace that it belongs to.
-
-    Source: W3C, "Trace Context". A malformed traceparent is dropped, with its tracestate.
-    """
-    passed = {"Content-Type": "application/json"}
-    if _TRACE_PARENT.fullmatch(headers.get("traceparent", "")):
-        passed |= {name: headers[name] for name in _PASSED_ON if name in headers}
-    return passed
+    """Return the headers of a request to a worker: JSON, and the trace that it belongs to."""
+    return {"Content-Type": "application/json"} | trace_of(headers)

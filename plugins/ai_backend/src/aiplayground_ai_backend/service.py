@@ -16,6 +16,7 @@ from .gateway import Gateway
 from .protocol import ConnectionLimits
 from .server import Server
 from .sessions import api_key
+from .spans import load_sdk
 
 if TYPE_CHECKING:
     from aiplayground.context import ServiceContext
@@ -35,6 +36,7 @@ async def start_gateway(ctx: ServiceContext) -> None:
     key = None
     if not is_loopback(settings.host):
         key = await ctx.run_sync(api_key, kernel.secrets)
+    await ctx.run_sync(load_sdk)
     sock = ctx.bind(settings.host)
     try:
         port = int(sock.getsockname()[1])
