@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _KEPT = 4
 """Pieces at the end of a stream that are looked at for the usage; a small price at each piece."""
 
+_LOOKED_AT = 8192
+"""Bytes of each of them: an answer may come in one."""
+
 
 class Account:
     """The figures of one request to a backend, for metrics and access log."""
@@ -33,7 +36,7 @@ class Account:
         """Look at a piece of a stream that passes."""
         if self._began is not None and not data.startswith(b":"):
             self.first()
-        self._last.append(data)
+        self._last.append(data[-_LOOKED_AT:])
 
     def first(self) -> None:
         """Note that the answer has begun."""
@@ -48,10 +51,14 @@ class Account:
 
     def ended(self) -> None:
         """Look for the usage in the last events of a stream."""
-        for line in reversed(self.tail().splitlines()):
-            if line.startswith(b"data:") and b'"usage"' in line:
-                self.whole(line[5:])
-                return
+        tail = self.tail()
+        found = tail.rfind(b'"usage"')
+        if found < 0:
+            return
+        begin, end = tail.rfind(b"\n", 0, found) + 1, tail.find(b"\n", found)
+        line = tail[begin : end if end >= 0 else None]
+        if line.startswith(b"data:"):
+            self.whole(line[5:])
 
     def whole(self, body: bytes) -> None:
         """Take the usage from a JSON document, if it has one."""

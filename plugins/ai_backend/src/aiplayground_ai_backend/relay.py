@@ -42,9 +42,11 @@ class Relay:
         async with (
             place,
             self._kernel.lease(passage.model, passage.capability) as lease,
-            self._upstream().post(lease, passage.path, passage.body, passage.headers) as response,
+            self._upstream().post(
+                lease, passage.path, passage.body, passage.headers, whole=True
+            ) as answer,
         ):
-            data = await response.read()
+            data = await answer.read()
             account.whole(data)
             return data
 
@@ -55,13 +57,14 @@ class Relay:
         async with (
             place,
             self._kernel.lease(passage.model, passage.capability) as lease,
-            self._upstream().post(lease, passage.path, passage.body, passage.headers) as response,
+            self._upstream().post(
+                lease, passage.path, passage.body, passage.headers, whole=False
+            ) as answer,
         ):
-            delimited = "transfer-encoding" in response.headers or response.content_length
-            async for data in response.content.iter_any():
+            while data := await answer.read():
                 account.saw(data)
                 yield data
             account.ended()
-            if not delimited and _DONE not in account.tail():
+            if not answer.delimited and _DONE not in account.tail():
                 # The end of such an answer is the end of its connection, whatever ended that.
                 raise await lease.lost(ConnectionResetError("the answer broke off"))

@@ -82,11 +82,10 @@ def client_of(headers: Mapping[str, str], fields: Mapping[str, Any], address: st
 
 
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a request to a worker: JSON, and the trace that it belongs to.
+    """Return the headers that go along to a worker: the trace that a request belongs to.
 
     Source: W3C, "Trace Context". A malformed traceparent is dropped, with its tracestate.
     """
-    passed = {"Content-Type": "application/json"}
-    if _TRACE_PARENT.fullmatch(headers.get("traceparent", "")):
-        passed |= {name: headers[name] for name in _PASSED_ON if name in headers}
-    return passed
+    if not _TRACE_PARENT.fullmatch(headers.get("traceparent", "")):
+        return {}
+    return {name: headers[name] for name in _PASSED_ON if name in headers}
