@@ -112,8 +112,10 @@ class Inference:
     def _found(self, model: ModelInfo) -> tuple[Service, ModelInfo]:
         service = self._services[model.service]
         loaded = model.name in service.ops.residency.loaded
-        if loaded != model.loaded:
-            model = model.model_copy(update={"loaded": loaded})
+        if loaded != model.loaded and self._catalogue is not None:
+            # Into the list, too: the next request for it finds the right one.
+            place = self._catalogue.index(model)
+            model = self._catalogue[place] = model.model_copy(update={"loaded": loaded})
         return service, model
 
     def _unknown(self, name: str) -> AIPlaygroundError:

@@ -112,19 +112,18 @@ class LogWriter:
 
     def _take(self, batch: list[_Item], files: dict[Path, _File]) -> None:
         """Write lines in their order, those of one file that follow each other together."""
-        for path, lines in groupby(batch, lambda item: getattr(item, "path", None)):
+        for path, items in groupby(batch, lambda item: getattr(item, "path", None)):
             if path is None:
-                for item in lines:
+                for item in items:
                     if isinstance(item, threading.Event):
                         item.set()
                 continue
             if path not in files:
                 files[path] = _File(path, self, self._max_bytes, self._backups)
-            most = min(TOGETHER, self._max_bytes // 8)
-            for texts in _together((item.text for item in lines if item), most):
-                files[path].emit(
-                    logging.makeLogRecord({"msg": "\n".join(texts), "lines": len(texts)})
-                )
+            texts = (item.text for item in items if isinstance(item, _Line))
+            for group in _together(texts, min(TOGETHER, self._max_bytes // 8)):
+                record = {"msg": "\n".join(group), "lines": len(group)}
+                files[path].emit(logging.makeLogRecord(record))
 
 
 def _together(texts: Iterable[str], most: int) -> Iterator[list[str]]:

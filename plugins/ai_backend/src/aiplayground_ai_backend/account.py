@@ -51,6 +51,7 @@ class Account:
 
     def ended(self) -> None:
         """Look for the usage in the last events of a stream."""
+        self.first()
         tail = self.tail()
         found = tail.rfind(b'"usage"')
         if found < 0:
@@ -62,7 +63,8 @@ class Account:
 
     def whole(self, body: bytes) -> None:
         """Take the usage from a JSON document, if it has one."""
-        self.first()
+        if b'"usage"' not in body:
+            return
         try:
             usage = json.loads(body).get("usage")
         except (ValueError, AttributeError):

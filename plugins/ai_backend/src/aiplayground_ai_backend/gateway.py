@@ -25,12 +25,12 @@ from .queue import Queues
 from .relay import Relay
 from .sessions import Sessions, new_secret
 from .table import Table
+from .upstream import Upstream
 
 if TYPE_CHECKING:
     from aiplayground.kernel import Kernel
 
     from .settings import Settings
-    from .upstream import Upstream
 
 CANCELLED = 499
 """The status under which a request counts whose client went away (nginx's)."""
@@ -73,11 +73,12 @@ class Gateway:
             cookie=f"aipg-session-{port}" if port else "aipg-session",
         )
         self.control = Control(kernel, service)
+        self.upstream = Upstream(kernel.settings.timeouts.answer)
         self.dispatch = Dispatch(
             kernel,
             settings,
             self.queues,
-            Relay(kernel, self._upstream),
+            Relay(kernel, self.upstream),
             self.metrics,
             self._on_defect,
         )
@@ -85,22 +86,13 @@ class Gateway:
         self.table = Table(endpoints(self))
         self.mounts = Mounts(kernel)
         self.ipc = Door(self, service, self._on_defect)
-        self._open_upstream: Upstream | None = None
         # Cheaper than a random one for each request, and as easy to find in a log.
         self._id, self._numbers = secrets.token_hex(6), count(1)
         self._limits = Limits(settings.max_body * 2**20, settings.body_timeout)
 
-    def _upstream(self) -> Upstream:
-        if self._open_upstream is None:
-            from .upstream import Upstream  # an HTTP client is slow to import
-
-            self._open_upstream = Upstream(self.kernel.settings.timeouts.answer)
-        return self._open_upstream
-
     async def aclose(self) -> None:
         """Close the connections to workers; answers in progress should have ended."""
-        if self._open_upstream is not None:
-            await self._open_upstream.aclose()
+        await self.upstream.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,8 +154,8 @@ class Gateway:
         await endpoint.handler(exchange, **parameters)
 
     def _check_access(self, wanted: Access, exchange: Exchange) -> None:
-        exchange.trusted = access.is_trusted(exchange.headers, self.rules, self.sessions)
-        access.check_access(wanted, exchange.headers, self.rules, self.sessions)
+        headers = exchange.headers
+        exchange.trusted = access.check_access(wanted, headers, self.rules, self.sessions)
 
     async def _contributed(self, exchange: Exchange) -> None:
         """Let a plugin's route answer, if one does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -31,24 +31,20 @@ class Passage(NamedTuple):
 class Relay:
     """Sends requests to workers that speak the OpenAI API, and their answers back."""
 
-    def __init__(self, kernel: Kernel, upstream: Callable[[], Upstream]) -> None:
+    def __init__(self, kernel: Kernel, upstream: Upstream) -> None:
         self._kernel = kernel
         self._upstream = upstream
 
-    async def whole(
-        self, passage: Passage, place: AbstractAsyncContextManager[None], account: Account
-    ) -> bytes:
+    async def whole(self, passage: Passage, place: AbstractAsyncContextManager[None]) -> bytes:
         """Return the body of a success. It is read to its end first: none is ever cut short."""
         async with (
             place,
             self._kernel.lease(passage.model, passage.capability) as lease,
-            self._upstream().post(
+            self._upstream.post(
                 lease, passage.path, passage.body, passage.headers, whole=True
             ) as answer,
         ):
-            data = await answer.read()
-            account.whole(data)
-            return data
+            return await answer.read()
 
     async def events(
         self, passage: Passage, place: AbstractAsyncContextManager[None], account: Account
@@ -57,7 +53,7 @@ class Relay:
         async with (
             place,
             self._kernel.lease(passage.model, passage.capability) as lease,
-            self._upstream().post(
+            self._upstream.post(
                 lease, passage.path, passage.body, passage.headers, whole=False
             ) as answer,
         ):
