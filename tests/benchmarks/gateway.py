@@ -1,8 +1,12 @@
-"""What the gateway costs: against the worker called directly, and to come up."""
+"""What the gateway costs: against the worker called directly, against LiteLLM, and to come up.
+
+The worker, the gateway and the load are a process each. `AIPG_BENCH_LITELLM` names an executable of
+LiteLLM's proxy (`pip install "litellm[proxy]"` in an environment of its own) to measure that, too.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import json
 import os
 import socket
 import statistics
@@ -17,75 +21,102 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
-import uvloop
 
-from .gateway_children import CHUNKS
-from .measure import Row, figure, ratio, seconds
+from .gateway_children import CHUNKS, EVENTS
+from .gateway_load import Load, load
+from .measure import Row, absent, figure, ratio, seconds
 
-STREAMS, UNARY, FIRSTS = 128, 200, 40
-BODY: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+STREAMS, UNARY, FIRSTS = 192, 800, 40
+PAUSE = 0.005
+"""Seconds between the chunks of a paced answer."""
+
+CHAT = "/v1/chat/completions"
+LITELLM = os.environ.get("AIPG_BENCH_LITELLM")
 
 
 def rows() -> Iterator[Row]:
     """Measure."""
     yield from _coming_up()
-    with (
-        tempfile.TemporaryDirectory() as home,
-        _servers(home) as (direct, through),
-        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-    ):
-        yield from _against(runner, direct, through)
+    with load() as process:
+        with _servers("worker") as sides:
+            yield from _against(Sides(process, "worker", *sides), "")
+            yield _paced(Sides(process, "worker", *sides))
+        with _servers("bare") as sides:
+            yield from _against(Sides(process, "bare", *sides), ", bare worker")
+            yield from _litellm(process, *sides)
 
 
-def _against(runner: asyncio.Runner, direct: str, through: str) -> Iterator[Row]:
-    def run(work: Callable[..., Any], url: str, *arguments: Any) -> Any:
-        return runner.run(work(url, *arguments))
+class Sides:
+    """The same work on a worker called directly, and through what stands before it."""
 
+    def __init__(self, process: Load, kind: str, direct: str, through: str) -> None:
+        self._load = process
+        self._events = EVENTS[kind]
+        self.direct = direct
+        self.through = through
+
+    def streams(self, url: str, total: int = STREAMS) -> float:
+        """Run streams of 128 chunks at 64 connections; returns seconds."""
+        took: float = self._run(url, total, 64, stream=True)["seconds"]
+        return took
+
+    def unary(self, url: str) -> float:
+        """Run chats that are not streamed at 16 connections; returns seconds."""
+        took: float = self._run(url, UNARY, 16, stream=False)["seconds"]
+        return took
+
+    def first(self, url: str) -> float:
+        """Return the median of the milliseconds to the first byte, one stream after another."""
+        return 1000 * statistics.median(self._run(url, FIRSTS, 1, stream=True)["firsts"])
+
+    def late(self, url: str) -> float:
+        """Return the 99th percentile of the milliseconds that chunks of paced streams take."""
+        found = self._run(url, 64, 64, stream=True, pause=PAUSE)["delays"]
+        return 1000 * statistics.quantiles(found, n=100)[98]
+
+    def _run(
+        self, url: str, total: int, connections: int, *, stream: bool, pause: float = 0
+    ) -> dict[str, Any]:
+        asked = f"{CHUNKS if stream else 1} {pause}"
+        body = {"model": "m", "messages": [{"role": "user", "content": asked}], "stream": stream}
+        events = self._events if stream else 0
+        return self._load(url + CHAT, body, total=total, connections=connections, events=events)
+
+
+def _against(sides: Sides, which: str) -> Iterator[Row]:
     yield ratio(
-        f"{CHUNKS}-chunk streams at 64 connections, over direct",
-        partial(run, _load, through, STREAMS, 64, True),
-        partial(run, _load, direct, STREAMS, 64, True),
+        f"{CHUNKS}-chunk streams at 64 connections, over direct{which}",
+        partial(sides.streams, sides.through),
+        partial(sides.streams, sides.direct),
         1 / 0.95,
     )
     yield ratio(
-        "chats that are not streamed, at 16 connections, over direct",
-        partial(run, _load, through, UNARY, 16, False),
-        partial(run, _load, direct, UNARY, 16, False),
+        f"chats that are not streamed, at 16 connections, over direct{which}",
+        partial(sides.unary, sides.through),
+        partial(sides.unary, sides.direct),
         4,
     )
-    added = []
+    what = f"first byte through the gateway, over direct{which}"
+    yield _added(what, sides.first, sides, 0.9)
+
+
+def _paced(sides: Sides) -> Row:
+    what = f"a chunk each {PAUSE * 1000:g} ms in 64 streams: 99th percentile of delays, over direct"
+    return _added(what, sides.late, sides, 3)
+
+
+def _added(what: str, look: Callable[[str], float], sides: Sides, bar: float) -> Row:
+    """Return what is added to a figure in milliseconds: in alternated pairs, with a control."""
+    look(sides.through)
+    added, control = [], []
     for _ in range(9):
-        first, again = run(_first, direct), run(_first, through)
-        added.append((again - first) * 1000)
-    yield figure("first byte through the gateway, over direct", added, "ms", 0.9)
-
-
-async def _load(url: str, total: int, connections: int, stream: bool) -> None:
-    numbers = iter(range(total))
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
-
-        async def work() -> None:
-            for _ in numbers:
-                async with client.post(url, json={**BODY, "stream": stream}) as answer:
-                    data = await answer.read()
-                    assert not stream or data.count(b"data:") == CHUNKS + 1
-
-        await asyncio.gather(*(work() for _ in range(connections)))
-
-
-async def _first(url: str) -> float:
-    """Return the median of the seconds to the first byte, one request after another."""
-    found = []
-    async with aiohttp.ClientSession() as client:
-        for _ in range(FIRSTS):
-            began = time.perf_counter()
-            async with client.post(url, json={**BODY, "stream": True}) as answer:
-                await answer.content.readany()
-                found.append(time.perf_counter() - began)
-                await answer.read()
-    return statistics.median(found)
+        before, between, after = look(sides.direct), look(sides.through), look(sides.direct)
+        added.append(between - (before + after) / 2)
+        control.append(after - before)
+    low, _, high = statistics.quantiles(control, n=4)
+    note = f"{len(added)} pairs; direct against itself: {low:+.2g} to {high:+.2g} ms"
+    return figure(what, added, "ms", bar, note)
 
 
 def _coming_up() -> Iterator[Row]:
@@ -133,22 +164,77 @@ def free_port() -> int:
 
 
 @contextmanager
-def _servers(home: str) -> Iterator[tuple[str, str]]:
-    """Run worker and gateway; yields where each answers chats."""
-    ports = [free_port(), free_port()]
-    urls = [f"http://127.0.0.1:{port}" for port in ports]
+def _servers(kind: str) -> Iterator[tuple[str, str]]:
+    """Run worker and gateway; yields where each answers."""
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    ports = [url.rpartition(":")[2] for url in urls]
     module = [sys.executable, "-m", "tests.benchmarks.gateway_children"]
-    commands = [
-        [*module, "worker", str(ports[0])],
-        [*module, "gateway", str(ports[1]), urls[0], home],
-    ]
-    children = [subprocess.Popen(each, env=os.environ) for each in commands]
-    try:
-        for url in urls:
-            _until_up(f"{url}/healthy")
-        yield f"{urls[0]}/v1/chat/completions", f"{urls[1]}/v1/chat/completions"
-    finally:
-        for child in children:
+    with tempfile.TemporaryDirectory() as home:
+        worker = [*module, "worker", "--port", ports[0]]
+        bare = [*module, "bare", ports[0]]
+        gateway = [*module, "gateway", ports[1], urls[0], home]
+        with (
+            _child(worker if kind == "worker" else bare, f"{urls[0]}/healthy"),
+            _child(gateway, f"{urls[1]}/healthy"),
+        ):
+            yield urls[0], urls[1]
+
+
+@contextmanager
+def _child(command: list[str], ready: str, **environ: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server until the block ends."""
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(
+        command, env={**os.environ, **environ}, stdout=quiet, stderr=quiet
+    ) as child:
+        try:
+            _until_up(ready)
+            yield child
+        finally:
             child.terminate()
-        for child in children:
-            child.wait(30)
+
+
+# LiteLLM ----------------------------------------------------------------------------------------
+
+
+def _litellm(process: Load, direct: str, ours: str) -> Iterator[Row]:
+    whats = (
+        "rate of streams, over LiteLLM's",
+        "added time to the first byte, over LiteLLM's",
+        "resident with the gateway, over LiteLLM's",
+    )
+    if LITELLM is None:
+        for what in whats:
+            yield absent(what, "AIPG_BENCH_LITELLM names no proxy")
+        return
+    with tempfile.TemporaryDirectory() as folder, _proxy(LITELLM, Path(folder), direct) as found:
+        url, pid = found
+        us, them = Sides(process, "bare", direct, ours), Sides(process, "bare", direct, url)
+        them.streams(url, 64)
+        rates, added = [], []
+        for _ in range(5):
+            rates.append(them.streams(url, 64) / 64 / (us.streams(ours) / STREAMS))
+            before = us.first(direct)
+            added.append((us.first(ours) - before) / (them.first(url) - before))
+        resident = psutil.Process(pid).memory_info().rss
+    yield figure(whats[0], rates, "x", 25, at_least=True)
+    yield figure(whats[1], added, "x", 1 / 20)
+    with tempfile.TemporaryDirectory() as home:
+        _, own = _serve_once(home)
+    note = f"{own / 1e6:.0f} MB and {resident / 1e6:.0f} MB"
+    yield figure(whats[2], [own / resident], "x", 1 / 4, note)
+
+
+@contextmanager
+def _proxy(program: str, folder: Path, worker: str) -> Iterator[tuple[str, int]]:
+    """Run LiteLLM's proxy before a worker; yields its URL and its process."""
+    config, port = folder / "config.yaml", free_port()
+    model = {"model": "openai/m", "api_base": f"{worker}/v1", "api_key": "none"}
+    config.write_text(
+        json.dumps({"model_list": [{"model_name": "m", "litellm_params": model}]})  # JSON is YAML
+    )
+    url = f"http://127.0.0.1:{port}"
+    command = [program, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+    offline = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    with _child(command, f"{url}/health/liveliness", **offline) as child:
+        yield url, child.pid

@@ -1,7 +1,12 @@
-"""The two servers of the gateway's measurement: a worker that answers at once, and the gateway.
+"""The servers of the gateway's measurement: workers that answer at once or at a pace, the gateway.
 
-python -m tests.benchmarks.gateway_children worker PORT
+python -m tests.benchmarks.gateway_children worker --port PORT
+python -m tests.benchmarks.gateway_children bare PORT
 python -m tests.benchmarks.gateway_children gateway PORT URL HOME
+
+`worker` is made with `aiplayground.serving`, as the workers of our engines are; `bare` is the
+cheapest that uvicorn can serve. The message that is asked says how: `128 0.005` are 128 pieces,
+one each 5 ms.
 """
 
 from __future__ import annotations
@@ -9,14 +14,21 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import uvicorn
 import uvloop
 
 from aiplayground import BackendSpec, Capability, Health, Kernel, ModelInfo, hookimpl
+from aiplayground.serving.simple import serve, text_of
+from aiplayground.types import ChatRequest
 
 CHUNKS = 128
+EVENTS = {"worker": CHUNKS + 3, "bare": CHUNKS + 1}
+"""Events in the answer of 128 chunks: the worker opens and closes it, and `[DONE]`."""
+
 PIECES = [
     b"data: "
     + json.dumps({"choices": [{"index": 0, "delta": {"content": f"word {n} "}}]}).encode()
@@ -28,7 +40,20 @@ WHOLE = json.dumps(
 ).encode()
 
 
-async def answer(scope: Any, receive: Any, send: Any) -> None:
+async def answer(request: ChatRequest) -> AsyncGenerator[str, None]:
+    """Answer with pieces: words, or where there is a pause the microsecond of each."""
+    number, pause = text_of(request.messages[-1].content).split()
+    loop, due = asyncio.get_running_loop(), asyncio.get_running_loop().time()
+    for piece in range(int(number)):
+        if not float(pause):
+            yield f"word {piece} "
+            continue
+        due += float(pause)
+        await asyncio.sleep(due - loop.time())
+        yield f"@{time.monotonic_ns() // 1000} "
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
     """Answer a chat at once, streamed or whole (ASGI)."""
     body, more = b"", True
     while more:
@@ -48,7 +73,7 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Attached:
-    """A backend whose worker is the other child."""
+    """A backend whose worker is another child."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -87,8 +112,11 @@ async def serve_gateway(port: int, url: str, home: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "worker":
-        uvicorn.run(answer, port=int(sys.argv[2]), log_level="error", loop="uvloop")
+    kind = sys.argv.pop(1)
+    if kind == "worker":
+        serve(answer, model="m")
+    elif kind == "bare":
+        uvicorn.run(bare, port=int(sys.argv[1]), log_level="error", loop="uvloop")
     else:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve_gateway(int(sys.argv[2]), sys.argv[3], sys.argv[4]))
+            runner.run(serve_gateway(int(sys.argv[1]), sys.argv[2], sys.argv[3]))

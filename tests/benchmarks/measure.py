@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ class Row:
 
     def cells(self) -> list[str]:
         """Return the line as table cells."""
+        if math.isnan(self.value):
+            return [self.what, "not measured", "", "", "", "", self.note]
         control = f"{self.control[0]:.2f} to {self.control[1]:.2f}" if self.control else ""
         return [
             self.what,
@@ -94,8 +97,20 @@ def ratio(
     )
 
 
+def absent(what: str, why: str) -> Row:
+    """Return a line that says why something was not measured."""
+    nothing = math.nan
+    return Row(what=what, value=nothing, low=nothing, high=nothing, unit="", note=why)
+
+
 def figure(
-    what: str, samples: Sequence[float], unit: str, bar: float | None = None, note: str = ""
+    what: str,
+    samples: Sequence[float],
+    unit: str,
+    bar: float | None = None,
+    note: str = "",
+    *,
+    at_least: bool = False,
 ) -> Row:
     """Summarise samples of one absolute figure."""
     return Row(
@@ -105,5 +120,6 @@ def figure(
         high=max(samples),
         unit=unit,
         bar=bar,
+        at_least=at_least,
         note=note or f"{len(samples)} samples",
     )

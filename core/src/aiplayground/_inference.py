@@ -61,11 +61,7 @@ class Inference:
 
     async def models(self, *, refresh: bool = True) -> list[ModelInfo]:
         """List what every backend that is set up can serve now, `loaded` included."""
-        if self._catalogue is None or refresh:
-            # All at once: an endpoint that is away answers late.
-            async with self._host.library.one_look():
-                listed = await asyncio.gather(*map(self._models_of, self._services.values()))
-            self._catalogue = [model for models in listed for model in models]
+        catalogue = await self._list(refresh=refresh)
         loaded = {
             (service.name, model)
             for service in self._services.values()
@@ -73,8 +69,16 @@ class Inference:
         }
         return [
             each.model_copy(update={"loaded": (each.service, each.name) in loaded})
-            for each in self._catalogue
+            for each in catalogue
         ]
+
+    async def _list(self, *, refresh: bool) -> list[ModelInfo]:
+        if self._catalogue is None or refresh:
+            # All at once: an endpoint that is away answers late.
+            async with self._host.library.one_look():
+                listed = await asyncio.gather(*map(self._models_of, self._services.values()))
+            self._catalogue = [model for models in listed for model in models]
+        return self._catalogue
 
     async def _models_of(self, service: Service) -> list[ModelInfo]:
         self._unlisted.pop(service.name, None)
@@ -99,9 +103,9 @@ class Inference:
         if path is not None:
             self._host.library.add(path)
         for refresh in (path is not None, True):
-            found = _matching(name, path, await self.models(refresh=refresh), service)
+            found = _matching(name, path, await self._list(refresh=refresh), service)
             if len(found) == 1:
-                return self._services[found[0].service], found[0]
+                return self._found(found[0])
             if found:
                 raise _ambiguous(name, found)
         # A file that is there but damaged is in no catalogue: it tells best what is wrong.
@@ -118,6 +122,15 @@ class Inference:
             return await self.resolve(name, service.name)
         name = name.removeprefix(f"{service.name}/")
         return await self.resolve(await self.default_model() if name == service.name else name)
+
+    def _found(self, model: ModelInfo) -> tuple[Service, ModelInfo]:
+        service = self._services[model.service]
+        loaded = model.name in service.ops.residency.loaded
+        if loaded != model.loaded and self._catalogue is not None:
+            # Into the list, too: the next request for it finds the right one.
+            place = self._catalogue.index(model)
+            model = self._catalogue[place] = model.model_copy(update={"loaded": loaded})
+        return service, model
 
     def _unknown(self, name: str) -> AIPlaygroundError:
         service = name.partition("/")[0]
@@ -224,9 +237,11 @@ class Inference:
         service = self._services[model.service]
         _check_capability(service, capability)
         ctx = Context(service)
-        async with self.using(service, model.name), service.streams.hold():
-            url = await ctx.endpoint(model.name)
-            yield Lease(service.name, model.name, url, partial(ctx.lost, url))
+        await service.start(model.name)
+        async with service.ops.residency.use(model.name):
+            with service.streams.hold():
+                url = await ctx.endpoint(model.name)
+                yield Lease(service.name, model.name, url, partial(ctx.lost, url))
 
     async def _run(
         self, service: Service, hook: str, request: Any, model: str
@@ -274,8 +289,10 @@ async def _innermost(route: Route, service: Service, request: Any) -> AsyncGener
 
 def _as_file(name: str) -> Path | None:
     """Return the path if the name is one: it has a folder in it, or is a model file that exists."""
+    if not name.lower().endswith(MODEL_SUFFIXES):
+        return None
     path = Path(name).expanduser()
-    if not name.lower().endswith(MODEL_SUFFIXES) or not (path.is_file() or _looks_like_path(name)):
+    if not (path.is_file() or _looks_like_path(name)):
         return None
     if not path.is_file():
         raise FileOperationError(f"There is no file {path}. Check the path.")

@@ -7,8 +7,7 @@ service and not to the request that came first: that one may go away, the load g
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -38,6 +37,22 @@ class _Entry:
     busy: int = 0
     last_used: float = field(default_factory=now)
     task: asyncio.Task[None] | None = None
+
+
+class _Use:
+    """A job's claim on a model; a class, because every request makes one."""
+
+    __slots__ = ("_entry", "_model", "_residency")
+
+    def __init__(self, residency: Residency, model: str) -> None:
+        self._residency = residency
+        self._model = model
+
+    async def __aenter__(self) -> None:
+        self._entry = await self._residency.acquire(self._model)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._residency.let_go(self._entry)
 
 
 class Residency:
@@ -115,14 +130,9 @@ class Residency:
         (self._pinned.add if pinned else self._pinned.discard)(model)
         self._released.set()
 
-    @asynccontextmanager
-    async def use(self, model: str) -> AsyncIterator[None]:
+    def use(self, model: str) -> _Use:
         """Hold a model in memory for the length of a job, loading it first if need be."""
-        entry = await self._acquire(model)
-        try:
-            yield
-        finally:
-            self._let_go(entry)
+        return _Use(self, model)
 
     async def ensure(self, model: str) -> None:
         """Bring a model into memory."""
@@ -169,7 +179,8 @@ class Residency:
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_WAIT)
 
-    async def _acquire(self, model: str) -> _Entry:
+    async def acquire(self, model: str) -> _Entry:
+        """Bring a model into memory and claim it for a job: that is `use`'s to call."""
         while True:
             entry = self._entries.get(model) or self._begin_load(model)
             if entry.state is _State.UNLOADING and entry.task is not None:
@@ -180,11 +191,11 @@ class Residency:
             try:
                 await self._finished(entry)
             except BaseException:
-                self._let_go(entry)
+                self.let_go(entry)
                 raise
             if self._entries.get(model) is entry:
                 return entry
-            self._let_go(entry)  # its worker went away as soon as it was loaded
+            self.let_go(entry)  # its worker went away as soon as it was loaded
 
     async def _finished(self, entry: _Entry) -> None:
         """Wait for a load, which is shared by all who wait and goes on without any of them."""
@@ -200,7 +211,8 @@ class Residency:
         if (error := task.exception()) is not None:
             raise error
 
-    def _let_go(self, entry: _Entry) -> None:
+    def let_go(self, entry: _Entry) -> None:
+        """Give a claim back."""
         entry.busy -= 1
         entry.last_used = now()
         self._released.set()

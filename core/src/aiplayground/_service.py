@@ -100,7 +100,18 @@ class Service:
 
     async def start(self, model: str | None = None) -> None:
         """Be running when this returns; raises why it is not."""
+        if self._serves():
+            return
         await self._ask(self._on_start, model)
+
+    def _serves(self) -> bool:
+        """Whether a start would change nothing: it runs, is meant to, and has no news to read."""
+        return (
+            self._runtime is Runtime.RUNNING
+            and self._desired is Desired.UP
+            and self._inbox.empty()
+            and not self._closed
+        )
 
     async def stop(self) -> None:
         """Be stopped when this returns; pre-empts a start in progress."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from .errors import AIPlaygroundError, FailureClass, ServiceFailed
@@ -75,6 +74,23 @@ def _too_slow(patience: float) -> ServiceFailed:
     )
 
 
+class _Hold:
+    """A block that counts as an answer; a class, because every request makes one."""
+
+    __slots__ = ("_cancelling", "_stream", "_streams")
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def __enter__(self) -> None:
+        self._stream = self._streams.add()
+        self._cancelling = self._stream.begin()
+
+    def __exit__(self, *exc: object) -> None:
+        self._streams.discard(self._stream)
+        self._stream.end(self._cancelling)
+
+
 class Streams:
     """All answers in progress of one service."""
 
@@ -90,7 +106,7 @@ class Streams:
         self, source: AsyncGenerator[Any, None], patience: float
     ) -> AsyncGenerator[Any, None]:
         """Yield the items of an answer, which counts as active meanwhile."""
-        stream = self._add()
+        stream = self.add()
         try:
             while True:
                 try:
@@ -102,26 +118,21 @@ class Streams:
             try:
                 await source.aclose()
             finally:
-                self._discard(stream)
+                self.discard(stream)
 
-    @asynccontextmanager
-    async def hold(self) -> AsyncIterator[None]:
+    def hold(self) -> _Hold:
         """Count the block as an answer in progress; an abort cancels it and raises its error."""
-        stream = self._add()
-        cancelling = stream.begin()
-        try:
-            yield
-        finally:
-            self._discard(stream)
-            stream.end(cancelling)
+        return _Hold(self)
 
-    def _add(self) -> _Stream:
+    def add(self) -> _Stream:
+        """Count one more answer in progress, until `discard`."""
         stream = _Stream()
         self._active.add(stream)
         self._idle.clear()
         return stream
 
-    def _discard(self, stream: _Stream) -> None:
+    def discard(self, stream: _Stream) -> None:
+        """Count it no more."""
         self._active.discard(stream)
         if not self._active:
             self._idle.set()

@@ -10,8 +10,8 @@ import asyncio
 import atexit
 import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -397,15 +397,13 @@ class Kernel:
         """
         return self._inference.passes_through(self._find(service).name, hook)
 
-    @asynccontextmanager
-    async def lease(self, model: ModelInfo, capability: Capability) -> AsyncIterator[Lease]:
+    def lease(self, model: ModelInfo, capability: Capability) -> AbstractAsyncContextManager[Lease]:
         """Hold a model for a request that goes to its worker directly, starting what is needed.
 
         `model` is from `find_model`. For services that `passes_through`.
         """
         self._refuse_when_closing()
-        async with self._inference.lease(model, capability) as lease:
-            yield lease
+        return self._inference.lease(model, capability)
 
     async def plan(self, model: str, backend: str | None = None) -> LoadPlan:
         """Say what loading a model would need, what is free, and who would go for it.

@@ -108,9 +108,7 @@ def test_models_priorities_and_traces() -> None:
     assert priority_of({"x-priority": "High"}) is HIGH
     with pytest.raises(InvalidParameters):
         priority_of({"x-priority": "highest"})
-    assert passed_headers({"traceparent": "00-zz", "authorization": "Bearer x"}) == {
-        "Content-Type": "application/json"
-    }
+    assert passed_headers({"traceparent": "00-zz", "authorization": "Bearer x"}) == {}
 
 
 def test_statuses_of_errors() -> None:

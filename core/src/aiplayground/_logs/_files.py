@@ -7,18 +7,30 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from io import TextIOWrapper
+from itertools import groupby
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 QUEUE_SIZE = 10_000
 """Lines that wait for the disk at most; further ones are counted and not written."""
+
+PAUSE = 0.05
+"""Seconds that the thread lets lines gather: waking it for each would cost requests their time."""
+
+TOGETHER = 65_536
+"""Characters that are written at once."""
 
 
 class _Line(NamedTuple):
     path: Path
     text: str
+
+
+_Item: TypeAlias = "_Line | threading.Event | None"
+"""A line, somebody who waits until it is written, or the end."""
 
 
 class LogWriter:
@@ -35,9 +47,10 @@ class LogWriter:
         self._max_bytes = max_bytes
         self._backups = backups
         # Both can be entered again by the same thread: a finaliser that logs may run at any point.
-        self._queue: queue.SimpleQueue[_Line | threading.Event | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
+        self._hurry = threading.Event()
         self._closed = False
 
     def write(self, path: Path, text: str) -> None:
@@ -60,6 +73,7 @@ class LogWriter:
                 return True
             done = threading.Event()
             self._queue.put(done)
+        self._hurry.set()
         return done.wait(timeout)
 
     def close(self, timeout: float) -> bool:
@@ -69,29 +83,61 @@ class LogWriter:
             if thread is not None and not self._closed:
                 self._queue.put(None)
             self._closed = True
+        self._hurry.set()
         if thread is not None:
             thread.join(timeout)
         return thread is None or not thread.is_alive()
 
-    def failed(self, error: BaseException) -> None:
-        """Count a line that could not be written."""
-        self.errors += 1
+    def failed(self, error: BaseException, lines: int = 1) -> None:
+        """Count lines that could not be written."""
+        self.errors += lines
         self.last_error = str(error)
 
     def _run(self) -> None:
         files: dict[Path, _File] = {}
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
-            if item.path not in files:
-                files[item.path] = _File(item.path, self, self._max_bytes, self._backups)
-            files[item.path].emit(logging.makeLogRecord({"msg": item.text}))
+        ended = False
+        while not ended:
+            batch = [self._queue.get()]
+            self._hurry.wait(PAUSE)
+            self._hurry.clear()
+            while not self._queue.empty():
+                batch.append(self._queue.get())
+            ended = None in batch
+            self._take(batch, files)
         for file in files.values():
             try:
                 file.close()
             except OSError as error:
                 self.failed(error)
+
+    def _take(self, batch: list[_Item], files: dict[Path, _File]) -> None:
+        """Write lines in their order, those of one file that follow each other together."""
+        for path, items in groupby(batch, lambda item: getattr(item, "path", None)):
+            if path is None:
+                for item in items:
+                    if isinstance(item, threading.Event):
+                        item.set()
+                continue
+            if path not in files:
+                files[path] = _File(path, self, self._max_bytes, self._backups)
+            texts = (item.text for item in items if isinstance(item, _Line))
+            for group in _together(texts, min(TOGETHER, self._max_bytes // 8)):
+                record = {"msg": "\n".join(group), "lines": len(group)}
+                files[path].emit(logging.makeLogRecord(record))
+
+
+def _together(texts: Iterable[str], most: int) -> Iterator[list[str]]:
+    """Yield texts in groups of `most` characters, or of one text that is longer."""
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        if group and size + len(text) > most:
+            yield group
+            group, size = [], 0
+        group.append(text)
+        size += len(text)
+    if group:
+        yield group
 
 
 class _File(RotatingFileHandler):
@@ -116,7 +162,7 @@ class _File(RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
         error = sys.exc_info()[1]
-        self._writer.failed(error or RuntimeError("unknown"))
+        self._writer.failed(error or RuntimeError("unknown"), getattr(record, "lines", 1))
 
     def rotate(self, source: str, dest: str) -> None:
         """Put the file aside, or go on with it where another program holds it (Windows)."""

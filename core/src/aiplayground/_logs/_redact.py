@@ -10,22 +10,24 @@ LEAST = 8
 """Characters of a secret at least: `none` and `x` are keys, too, and ordinary words."""
 
 # Each pattern keeps its first group: what says that a secret follows.
-_SECRETS = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"\b(bearer\s+)[A-Za-z0-9._~+/=-]{8,}",
-        # Hugging Face, OpenAI.
-        r"\b(hf_|sk-)[A-Za-z0-9_-]{16,}",
-        # `token=…`, `"token": "…"`, `AIPG_WORKER_TOKEN=…`, `api key: …`
-        r"((?:token|api[ _-]?key|secret|password)[\"']?\s*[:=]\s*[\"']?)[A-Za-z0-9._~+/=-]{16,}",
-        # `token 0123…`: our own tokens are hexadecimal.
-        r"(token\s+)[0-9a-f]{16,}\b",
-    )
+_PATTERNS = (
+    r"\b(bearer\s+)[a-z0-9._~+/=-]{8,}",
+    # Hugging Face, OpenAI.
+    r"\b(hf_|sk-)[a-z0-9_-]{16,}",
+    # `token=…`, `"token": "…"`, `AIPG_WORKER_TOKEN=…`, `api key: …`
+    r"((?:token|api[ _-]?key|secret|password)[\"']?\s*[:=]\s*[\"']?)[a-z0-9._~+/=-]{16,}",
+    # `token 0123…`: our own tokens are hexadecimal.
+    r"(token\s+)[0-9a-f]{16,}\b",
 )
+_SECRETS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in _PATTERNS)
+# Nearly no line has one. Looking in lower case for all at once costs a tenth of looking for each.
+_ANY = re.compile("|".join(_PATTERNS))
 
 
 def redact(text: str) -> str:
     """Return the text with bearer tokens, API keys and our own tokens hidden."""
+    if _ANY.search(text.lower()) is None:
+        return text
     for pattern in _SECRETS:
         text = pattern.sub(rf"\1{HIDDEN}", text)
     return text

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias, TypeVar
 
 from aiplayground.errors import InvalidParameters
@@ -60,17 +60,44 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
-async def until_gone(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+async def until_gone(work: Awaitable[T], receive: Receive) -> T:
     """Do the work unless the client goes away first; then cancel it and raise `ClientGone`."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(receive))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await end_tasks(gone, *([] if task.done() else [task]))
-    if task.cancelled():
-        raise ClientGone
-    return task.result()
+    async with WhileThere(receive):
+        return await work
+
+
+class WhileThere:
+    """A block that is cancelled when the client goes away, and raises `ClientGone` then.
+
+    It cancels the task that it is in, as `asyncio.timeout` does: a task of its own for the work
+    would cost each request a turn of the loop. What the block does at its end is waited for.
+    """
+
+    __slots__ = ("_cancelling", "_inside", "_left", "_receive", "_task", "_watch")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._left = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._cancelling, self._inside = task, task.cancelling(), True
+        self._watch = asyncio.ensure_future(disconnected(self._receive))
+        self._watch.add_done_callback(self._gone)
+
+    def _gone(self, watch: asyncio.Future[None]) -> None:
+        # Asked for in any case: an error of a server's that nobody waits for has no other reader.
+        failed = not watch.cancelled() and watch.exception() is not None
+        if self._inside and not failed:
+            self._left = True
+            self._task.cancel()
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._inside = False
+        self._watch.cancel()
+        if self._left and self._task.uncancel() <= self._cancelling and error is not None:
+            raise ClientGone from error
 
 
 async def end_tasks(*tasks: asyncio.Future[Any]) -> None:

@@ -104,10 +104,10 @@ def preflight_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def check_access(access: Access, headers: Headers, rules: Rules, sessions: Container[str]) -> None:
-    """Refuse requests without the secret that their route asks for."""
+def check_access(access: Access, headers: Headers, rules: Rules, sessions: Container[str]) -> bool:
+    """Refuse requests without the secret that their route asks for; return `is_trusted`."""
     if is_trusted(headers, rules, sessions):
-        return
+        return True
     if rules.api_key is not None and not _same(secret_of(headers), rules.api_key):
         raise _unauthorized("Every request needs the API key: Authorization: Bearer …")
     if access is Access.CONTROL:
@@ -115,6 +115,7 @@ def check_access(access: Access, headers: Headers, rules: Rules, sessions: Conta
             "This needs the kernel's token: Authorization: Bearer …; the file that `aipg serve` "
             "names holds it."
         )
+    return False
 
 
 def is_trusted(headers: Headers, rules: Rules, sessions: Container[str]) -> bool:
@@ -130,6 +131,8 @@ def secret_of(headers: Headers) -> str:
 
 def session_of(headers: Headers, rules: Rules) -> str | None:
     """Return the session that a request's cookie names."""
+    if "cookie" not in headers:
+        return None
     try:
         cookies = SimpleCookie(headers.get("cookie", ""))
     except CookieError:

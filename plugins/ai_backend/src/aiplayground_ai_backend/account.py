@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _KEPT = 4
 """Pieces at the end of a stream that are looked at for the usage; a small price at each piece."""
 
+_LOOKED_AT = 8192
+"""Bytes of each of them: an answer may come in one."""
+
 
 class Account:
     """The figures of one request to a backend, for metrics and access log."""
@@ -34,7 +37,7 @@ class Account:
         """Look at a piece of a stream that passes."""
         if self._began is not None and not data.startswith(b":"):
             self.first()
-        self._last.append(data)
+        self._last.append(data[-_LOOKED_AT:])
 
     def first(self) -> None:
         """Note that the answer has begun."""
@@ -59,7 +62,7 @@ class Account:
     def whole(self, body: bytes) -> None:
         """Take the usage from a JSON document, if it has one."""
         self.first()
-        told = tokens_in(body)
+        told = tokens_in(body) if b'"usage"' in body else None
         if told is not None:
             self._add(*told)
 

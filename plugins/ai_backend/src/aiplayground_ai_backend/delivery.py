@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeAlias
 
 from aiplayground.errors import AIPlaygroundError
-from aiplayground.serving.asgi import ClientGone, disconnected, encode, end_tasks
+from aiplayground.serving.asgi import WhileThere, encode, end_tasks
 
 from .errors import internal
 
@@ -56,7 +56,9 @@ class Delivery:
         self._on_defect = on_defect
         self._position: Callable[[], int] | None = None
         self._last = b"\n\n"
-        self._lock = asyncio.Lock()
+        self._sending = False
+        self._seen = 0
+        self._beating: asyncio.Task[None] | None = None
 
     def on_wait(self, position: Callable[[], int] | None) -> None:
         """Take what tells the position in a queue: heartbeats then say it."""
@@ -64,40 +66,40 @@ class Delivery:
 
     async def run(self, events: AsyncGenerator[bytes, None]) -> None:
         """Send all of it. Raises what went wrong if nothing has been sent yet, or `ClientGone`."""
-        pump = asyncio.ensure_future(self._pump(events))
-        gone = asyncio.ensure_future(disconnected(self._exchange.receive))
+        self._seen = self._exchange.sent
+        self._wait()
         try:
-            while not pump.done() and not gone.done():
-                before = self._exchange.sent
-                await asyncio.wait(
-                    {pump, gone}, timeout=self._heartbeat, return_when=asyncio.FIRST_COMPLETED
-                )
-                if not pump.done() and not gone.done() and before == self._exchange.sent:
-                    await self._beat()
+            # Leaving it means that the engine has been told to stop.
+            async with WhileThere(self._exchange.receive):
+                await self._pump(events)
         finally:
-            # Waiting for the pump means that the engine has been told to stop.
-            await end_tasks(gone, *([] if pump.done() else [pump]))
-        if pump.cancelled():
-            raise ClientGone
-        pump.result()
+            self._timer.cancel()
+            if self._beating is not None:
+                await end_tasks(self._beating)
 
-    async def _beat(self) -> None:
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._heartbeat, self._listen)
+
+    def _listen(self) -> None:
+        """Send a heartbeat if nothing was sent since the last look: one timer for many pieces."""
         # Only between two events, and not while the client does not even take the last one.
-        if self._lock.locked() or not self._last.endswith(_BOUNDARIES):
-            return
-        text = f": position {self._position()}\n\n" if self._position else ": waiting\n\n"
-        await self._send(text.encode())
+        silent = self._seen == self._exchange.sent and not self._sending
+        if silent and self._last.endswith(_BOUNDARIES):
+            text = f": position {self._position()}\n\n" if self._position else ": waiting\n\n"
+            self._beating = asyncio.ensure_future(self._send(text.encode()))
+        self._seen = self._exchange.sent
+        self._wait()
 
     async def _pump(self, events: AsyncGenerator[bytes, None]) -> None:
         try:
             async with aclosing(events):
                 async for data in events:
-                    await self._send(data)
+                    await self._send_in_turn(data)
                     self._last = data if len(data) > 3 else self._last[-3:] + data
         except Exception as error:
             if not self._exchange.started:
                 raise
-            await self._send(self._explain(error))
+            await self._send_in_turn(self._explain(error))
         await self._end()
 
     def _explain(self, error: Exception) -> bytes:
@@ -109,13 +111,24 @@ class Delivery:
         gap = b"" if self._last.endswith(_BOUNDARIES) else b"\n\n"
         return gap + self._tell(error)
 
+    async def _send_in_turn(self, data: bytes) -> None:
+        if self._beating is not None:
+            await asyncio.wait({self._beating})
+            self._beating = None
+        await self._send(data)
+
     async def _send(self, data: bytes) -> None:
-        async with self._lock:  # heartbeats come from another task than the pieces
+        self._sending = True
+        try:
             if not self._exchange.started:
                 await self._exchange.start(200, _HEAD)
             await self._exchange.write(data)
+        finally:
+            self._sending = False
 
     async def _end(self) -> None:
+        if self._beating is not None:
+            await asyncio.wait({self._beating})
         if not self._exchange.started:
             await self._exchange.start(200, _HEAD)
         await self._exchange.finish()

@@ -152,8 +152,10 @@ class Dispatch:
         account = self.account(exchange, passage.model)
         if not stream:
             place = self.place(exchange, fields, passage.model.service)
-            work = self._relay.whole(passage, place, account)
-            await exchange.reply(200, await until_gone(work, exchange.receive))
+            data = await until_gone(self._relay.whole(passage, place), exchange.receive)
+            account.first()
+            await exchange.reply(200, data)
+            account.whole(data)  # after the answer: looking through it takes its time
             return
         delivery = self.delivery(exchange)
         place = self.place(exchange, fields, passage.model.service, delivery.on_wait)

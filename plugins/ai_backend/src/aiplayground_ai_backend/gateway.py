@@ -27,6 +27,7 @@ from .relay import Relay
 from .sessions import Sessions, new_secret
 from .spans import spans_for
 from .table import Table
+from .upstream import Upstream
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from aiplayground.kernel import Kernel
 
     from .settings import Settings
-    from .upstream import Upstream
 
 CANCELLED = 499
 """The status under which a request counts whose client went away (nginx's)."""
@@ -78,11 +78,12 @@ class Gateway:
             cookie=f"aipg-session-{port}" if port else "aipg-session",
         )
         self.control = Control(kernel, service)
+        self.upstream = Upstream(kernel.settings.timeouts.answer)
         self.dispatch = Dispatch(
             kernel,
             settings,
             self.queues,
-            Relay(kernel, self._upstream),
+            Relay(kernel, self.upstream),
             self.metrics,
             self._on_defect,
         )
@@ -91,24 +92,15 @@ class Gateway:
         self.mounts = Mounts(kernel)
         self.ipc = Door(self, service, self._on_defect)
         self.spans = spans_for(tracer_provider, self.log.logger, self._hide)
-        self._open_upstream: Upstream | None = None
         # Cheaper than a random one for each request, and as easy to find in a log.
         self._id, self._numbers = secrets.token_hex(6), count(1)
         self._limits = Limits(settings.max_body * 2**20, settings.body_timeout)
-
-    def _upstream(self) -> Upstream:
-        if self._open_upstream is None:
-            from .upstream import Upstream  # an HTTP client is slow to import
-
-            self._open_upstream = Upstream(self.kernel.settings.timeouts.answer)
-        return self._open_upstream
 
     async def aclose(self) -> None:
         """Close the connections to workers and send the last spans; answers should have ended."""
         if self.spans is not None:
             await self.spans.aclose()
-        if self._open_upstream is not None:
-            await self._open_upstream.aclose()
+        await self.upstream.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,8 +167,8 @@ class Gateway:
         await endpoint.handler(exchange, **parameters)
 
     def _check_access(self, wanted: Access, exchange: Exchange) -> None:
-        exchange.trusted = access.is_trusted(exchange.headers, self.rules, self.sessions)
-        access.check_access(wanted, exchange.headers, self.rules, self.sessions)
+        headers = exchange.headers
+        exchange.trusted = access.check_access(wanted, headers, self.rules, self.sessions)
 
     async def _contributed(self, exchange: Exchange) -> None:
         """Let a plugin's route answer, if one does."""

@@ -14,6 +14,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from .corked import Corked
+
 _REASONS = {431: "Request Header Fields Too Large", 408: "Request Timeout", 503: "Busy"}
 
 
@@ -50,6 +52,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
         super().connection_made(transport)
+        self.transport = Corked(transport, self.loop)  # type: ignore[assignment]  # stands for it
         # The kernel's sockets name no protocol, so asyncio leaves Nagle's algorithm on: 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self._limits.max_connections:
@@ -94,6 +97,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection on, unless it was refused meanwhile."""
         if not self._refused:
+            self.transport = getattr(self.transport, "transport", self.transport)
             super().handle_websocket_upgrade()
 
     def on_body(self, body: bytes) -> None:

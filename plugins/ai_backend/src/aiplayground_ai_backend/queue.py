@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import TypeAlias
 
@@ -17,6 +16,27 @@ OnWait: TypeAlias = Callable[[Callable[[], int] | None], None]
 
 SMOOTHING = 0.1
 """Weight of the newest request in the mean time that one takes."""
+
+
+class Place:
+    """A turn in a queue; a class, because every request takes one."""
+
+    __slots__ = ("_began", "_client", "_on_wait", "_priority", "_queue")
+
+    def __init__(
+        self, queue: Queue, client: str, priority: Priority, on_wait: OnWait | None
+    ) -> None:
+        self._queue = queue
+        self._client = client
+        self._priority = priority
+        self._on_wait = on_wait
+
+    async def __aenter__(self) -> None:
+        await self._queue.enter(self._client, self._priority, self._on_wait)
+        self._began = time.monotonic()
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._queue.leave(self._client, time.monotonic() - self._began)
 
 
 class Queue:
@@ -46,25 +66,25 @@ class Queue:
         others = [each for each in self._waiting if each is not ticket]
         return position(ticket, others, self._active)
 
-    @asynccontextmanager
-    async def place(
-        self, client: str, priority: Priority, on_wait: OnWait | None = None
-    ) -> AsyncIterator[None]:
+    def place(self, client: str, priority: Priority, on_wait: OnWait | None = None) -> Place:
         """Wait for a turn and hold it; leaving, also by cancellation, gives it to the next.
 
         `on_wait` is called with a function that tells the position while this waits, then with
         None. Raises `TooManyRequests` if too many wait already.
         """
+        return Place(self, client, priority, on_wait)
+
+    async def enter(self, client: str, priority: Priority, on_wait: OnWait | None) -> None:
+        """Wait for a turn: that is `place`'s to call."""
         if self._waiting or self._count >= self._limits[0]:
             await self._wait(client, priority, on_wait)
         else:
             self._enter(client)
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            self._mean += SMOOTHING * (time.monotonic() - began - self._mean)
-            self._leave(client)
+
+    def leave(self, client: str, seconds: float) -> None:
+        """Give up a turn that took so long."""
+        self._mean += SMOOTHING * (seconds - self._mean)
+        self._leave(client)
 
     async def _wait(self, client: str, priority: Priority, on_wait: OnWait | None) -> None:
         if len(self._waiting) >= self._limits[1]:

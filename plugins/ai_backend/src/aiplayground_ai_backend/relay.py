@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -31,22 +31,20 @@ class Passage(NamedTuple):
 class Relay:
     """Sends requests to workers that speak the OpenAI API, and their answers back."""
 
-    def __init__(self, kernel: Kernel, upstream: Callable[[], Upstream]) -> None:
+    def __init__(self, kernel: Kernel, upstream: Upstream) -> None:
         self._kernel = kernel
         self._upstream = upstream
 
-    async def whole(
-        self, passage: Passage, place: AbstractAsyncContextManager[None], account: Account
-    ) -> bytes:
+    async def whole(self, passage: Passage, place: AbstractAsyncContextManager[None]) -> bytes:
         """Return the body of a success. It is read to its end first: none is ever cut short."""
         async with (
             place,
             self._kernel.lease(passage.model, passage.capability) as lease,
-            self._upstream().post(lease, passage.path, passage.body, passage.headers) as response,
+            self._upstream.post(
+                lease, passage.path, passage.body, passage.headers, whole=True
+            ) as answer,
         ):
-            data = await response.read()
-            account.whole(data)
-            return data
+            return await answer.read()
 
     async def events(
         self, passage: Passage, place: AbstractAsyncContextManager[None], account: Account
@@ -55,13 +53,14 @@ class Relay:
         async with (
             place,
             self._kernel.lease(passage.model, passage.capability) as lease,
-            self._upstream().post(lease, passage.path, passage.body, passage.headers) as response,
+            self._upstream.post(
+                lease, passage.path, passage.body, passage.headers, whole=False
+            ) as answer,
         ):
-            delimited = "transfer-encoding" in response.headers or response.content_length
-            async for data in response.content.iter_any():
+            while data := await answer.read():
                 account.saw(data)
                 yield data
             account.ended()
-            if not delimited and _DONE not in account.tail():
+            if not answer.delimited and _DONE not in account.tail():
                 # The end of such an answer is the end of its connection, whatever ended that.
                 raise await lease.lost(ConnectionResetError("the answer broke off"))

@@ -79,5 +79,5 @@ def client_of(headers: Mapping[str, str], fields: Mapping[str, Any], address: st
 
 
 def passed_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers of a request to a worker: JSON, and the trace that it belongs to."""
-    return {"Content-Type": "application/json"} | trace_of(headers)
+    """Return the headers that go along to a worker: the trace that a request belongs to."""
+    return trace_of(headers)

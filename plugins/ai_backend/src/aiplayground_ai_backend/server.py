@@ -8,14 +8,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
 
 from aiplayground.errors import FailureClass, ServiceFailed
 
-if TYPE_CHECKING:
-    from .protocol import ConnectionLimits
+from .protocol import ConnectionLimits, LimitedProtocol
 
 BACKLOG = 2048
 
@@ -49,7 +48,7 @@ class Server:
         self._server = InProcessServer(
             uvicorn.Config(
                 app,
-                http=_protocol(limits, log),
+                http=partial(LimitedProtocol, limits=limits, log=log),  # type: ignore[arg-type]  # made like a class
                 ws=partial(_websocket, limits, log),  # type: ignore[arg-type]  # made like a class
                 ws_max_size=limits.max_message,
                 ws_ping_interval=PING_INTERVAL,
@@ -94,14 +93,6 @@ class Server:
         await asyncio.wait({self._task})
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
             raise error
-
-
-def _protocol(limits: ConnectionLimits, log: logging.Logger) -> Any:
-    try:
-        from .protocol import LimitedProtocol
-    except ImportError:  # no httptools for this interpreter: uvicorn's own limits alone
-        return "h11"
-    return partial(LimitedProtocol, limits=limits, log=log)
 
 
 def _websocket(limits: ConnectionLimits, log: logging.Logger, **given: Any) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from aiplayground.secrets import write_private
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 RUNTIME_FILE = "serve.json"
 TOKEN_FILE = "token"
-UPSTREAM = "aiplayground_ai_backend.upstream"
 
 
 async def start_gateway(ctx: ServiceContext) -> None:
@@ -48,13 +45,10 @@ async def start_gateway(ctx: ServiceContext) -> None:
     except BaseException:
         sock.close()
         raise
-    # While nobody asks yet: the first request would otherwise wait for the HTTP client's import.
-    importing = asyncio.create_task(ctx.run_sync(import_module, UPSTREAM))
     note = RuntimeNote(kernel, gateway, _address(settings.host, port))
 
     async def close() -> None:
         note.remove()
-        await importing
         await server.stop()
         await gateway.aclose()
 

@@ -1,17 +1,17 @@
-"""Requests to workers, byte for byte.
-
-aiohttp and not httpx: the client decides how fast streams pass (`docs/gateway.md` has figures).
-"""
+"""Requests to workers, over connections that are kept open."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
 
-import aiohttp
-
+from .connection import Broken, Connection
 from .errors import from_upstream
 
 if TYPE_CHECKING:
@@ -28,70 +28,135 @@ MAX_REFUSAL = 2**20
 """Bytes of a refusal's body that are read."""
 
 
+class Origin(NamedTuple):
+    """Where a worker listens; `head` is what requests to it have in common."""
+
+    host: str
+    port: int
+    tls: bool
+    prefix: str
+    head: bytes
+
+
 class Upstream:
     """The connections to the workers; `patience` is how long, in seconds, one may send nothing."""
 
     def __init__(self, patience: float) -> None:
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=CONNECT_TIMEOUT, sock_read=patience
-        )
-        self._session: aiohttp.ClientSession | None = None
+        self._patience = patience
+        self._idle: dict[Origin, deque[Connection]] = {}
 
     @asynccontextmanager
     async def post(
-        self, lease: Lease, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request; yields the response if it is a success.
+        self, lease: Lease, path: str, body: bytes, headers: Mapping[str, str], *, whole: bool
+    ) -> AsyncIterator[Connection]:
+        """Send a request; yields the connection if the answer is a success, all there if `whole`.
 
         Leaving early closes the connection, which tells the worker to stop. Raises what the worker
         refused with, or why it went away, also for errors of the connection inside the block.
         """
-        url = lease.base_url + path
+        origin = origin_of(lease.base_url)
+        request = request_of(origin, path, body, headers)
+        connection: Connection | None = None
         try:
-            response = await self._open(url, body, headers)
-            async with response:
-                if response.status >= 300:
-                    raise await _refusal(response, lease.service)
-                yield response
-        except (aiohttp.ClientError, TimeoutError) as error:
+            connection = await self._ask(origin, request, whole=whole)
+            if connection.status >= 300:
+                raise await _refusal(connection, lease.service)
+            yield connection
+        except Broken as error:
             raise await lease.lost(error) from error
+        finally:
+            if connection is not None:
+                self._give_back(origin, connection)
 
-    async def _open(
-        self, url: str, body: bytes, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
-        session = self._session or self._begin()
+    async def _ask(self, origin: Origin, request: bytes, *, whole: bool) -> Connection:
+        connection = self._kept(origin)
+        if connection is not None:
+            try:
+                return await _asked(connection, request, whole=whole)
+            except Broken:
+                if connection.answered:
+                    raise
+                # The worker closed it just now, as idle: nothing of an answer had come. Once, and
+                # if the worker is gone the new connection says so.
+        return await _asked(await self._connect(origin), request, whole=whole)
+
+    def _kept(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin, ())
+        while idle:
+            connection = idle.pop()
+            if connection.usable:
+                return connection
+        return None
+
+    async def _connect(self, origin: Origin) -> Connection:
+        loop = asyncio.get_running_loop()
+        tls = True if origin.tls else None
         try:
-            return await session.post(url, data=body, headers=headers)
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
-            if isinstance(error, aiohttp.ClientConnectorError):
-                raise
-            # A connection that was kept open and that the worker closed just now: nothing of an
-            # answer had come. Once, and if the worker is gone this says so.
-            return await session.post(url, data=body, headers=headers)
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self._patience), origin.host, origin.port, ssl=tls
+                )
+        except OSError as error:
+            raise Broken(str(error) or "it could not be reached in time") from error
+        return connection
 
-    def _begin(self) -> aiohttp.ClientSession:
-        # No limit of its own: the queues are the limit. No proxy of the environment either.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE),
-            timeout=self._timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            skip_auto_headers=("User-Agent", "Accept-Encoding"),
-            trust_env=False,
-        )
-        return self._session
+    def _give_back(self, origin: Origin, connection: Connection) -> None:
+        if not connection.usable:
+            connection.close()
+            return
+        idle = self._idle.setdefault(origin, deque())
+        idle.append(connection)
+        # The newest is taken first, so that those which are not needed grow old and go.
+        while idle[0].idle_since < connection.idle_since - KEEP_ALIVE or not idle[0].usable:
+            idle.popleft().close()
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """Close every connection that is not in use."""
+        for idle in self._idle.values():
+            for connection in idle:
+                connection.close()
+        self._idle.clear()
 
 
-async def _refusal(response: aiohttp.ClientResponse, service: str) -> AIPlaygroundError:
-    data = await response.content.read(MAX_REFUSAL)
+async def _asked(connection: Connection, request: bytes, *, whole: bool) -> Connection:
+    try:
+        await connection.ask(request, whole=whole)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+async def _refusal(connection: Connection, service: str) -> AIPlaygroundError:
+    data = b""
+    while len(data) < MAX_REFUSAL and (more := await connection.read()):
+        data += more
     try:
         body = json.loads(data)
     except ValueError:
         body = {"message": data[:500].decode("utf-8", "replace")}
-    return from_upstream(response.status, body, service)
+    return from_upstream(connection.status, body, service)
+
+
+@lru_cache(maxsize=64)
+def origin_of(base_url: str) -> Origin:
+    """Read a worker's base URL."""
+    url = urlsplit(base_url)
+    tls = url.scheme == "https"
+    host, port = url.hostname or "", url.port or (443 if tls else 80)
+    name = url.netloc.rpartition("@")[2]
+    head = f"Host: {name}\r\nAccept: */*\r\nContent-Type: application/json\r\n".encode("latin-1")
+    return Origin(host, port, tls, url.path, head)
+
+
+def request_of(origin: Origin, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+    """Return a request as it is sent."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    first = f"POST {origin.prefix}{path} HTTP/1.1\r\n"
+    return b"%b%b%bContent-Length: %d\r\n\r\n%b" % (
+        first.encode("latin-1"),
+        origin.head,
+        more.encode("latin-1"),
+        len(body),
+        body,
+    )

@@ -11,7 +11,6 @@ from functools import cache, partial
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from aiplayground.notices import NOTICES
 from aiplayground_ai_backend.table import Endpoint
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ async def _send_script(kernel: Kernel, exchange: Exchange) -> None:
 
 def script(methods: Mapping[str, Method]) -> str:
     """Return the script for these methods and all events."""
+    from aiplayground.notices import NOTICES  # models of the whole API: a tenth of a start
 
     from aiplayground.stores.wire import UPDATE
 
