@@ -57,7 +57,6 @@ async def _send_script(kernel: Kernel, exchange: Exchange) -> None:
 def script(methods: Mapping[str, Method]) -> str:
     """Return the script for these methods and all events."""
     from aiplayground.notices import NOTICES  # models of the whole API: a tenth of a start
-
     from aiplayground.stores.wire import UPDATE
 
     from .session import SNAPSHOT
