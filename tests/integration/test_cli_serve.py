@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,26 @@ def test_a_supervisor_is_told_when_it_serves(cli: Served, tmp_path: Path) -> Non
             server.send_signal(signal.SIGTERM)
             assert listener.recv(100) == b"STOPPING=1"
             assert server.wait(30) == 0
+
+
+def test_a_link_is_printed_where_it_is_asked_for_and_into_no_file(cli: Served) -> None:
+    assert cli.run("serve", "--link").returncode == 3
+    with subprocess.Popen(
+        [*cli.argv, "serve"], env=cli.environment(), stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        lines = iter(server.stdout.readline, "Ctrl-C or `aipg stop` ends it.\n")
+        assert not [line for line in lines if "code=" in line]
+        link = cli.run("serve", "--link").stdout.strip()
+        assert cli.json("serve", "--link")["url"] != link
+        with urllib.request.urlopen(link, timeout=20) as page:
+            assert page.status == 200
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(link, timeout=20)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    cli.serve()
+    assert "code=" not in (cli.home / "logs" / "serve.out").read_text()
 
 
 def test_a_second_one_is_told_who_holds_the_home(cli: Served) -> None:

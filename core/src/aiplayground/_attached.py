@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from ._client import LIMITS
+from ._client import LIMITS, add_trace
 from ._clock import now, wall
 from ._worker import Report, Worker
 from .errors import AIPlaygroundError, FailureClass, ServiceFailed
@@ -81,7 +81,7 @@ class Attachment:
         key = self._settings.api_key
         self._client = httpx.AsyncClient(
             auth=_Key(url, key.get_secret_value()) if key else None,
-            event_hooks={"response": [self._refuse_to_leave]},
+            event_hooks={"request": [add_trace], "response": [self._refuse_to_leave]},
             follow_redirects=True,
             limits=LIMITS,
             # A proxy of the environment has no business between us and this machine.

@@ -28,7 +28,8 @@ class WorkerKeys(httpx.Auth):
         yield request
 
 
-async def _add_trace(request: httpx.Request) -> None:
+async def add_trace(request: httpx.Request) -> None:
+    """Tell a worker which trace its request belongs to (an event hook of httpx)."""
     for name, value in current_trace().items():
         request.headers.setdefault(name, value)
 
@@ -40,5 +41,5 @@ def worker_client(keys: Mapping[str, str]) -> httpx.AsyncClient:
         auth=WorkerKeys(keys),
         trust_env=False,
         limits=LIMITS,
-        event_hooks={"request": [_add_trace]},
+        event_hooks={"request": [add_trace]},
     )

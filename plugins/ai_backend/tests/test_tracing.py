@@ -32,7 +32,8 @@ from plugins.ai_backend.tests.serving import (
 )
 from tests.fakes import Fake
 
-from aiplayground import hookimpl
+import aiplayground_ai_backend.plugin as ai_backend
+from aiplayground import Kernel, hookimpl
 from aiplayground.middleware import Middleware
 from aiplayground.specs import Capability
 from aiplayground.tracing import current_trace, trace_of, traced
@@ -114,6 +115,38 @@ async def test_every_kind_of_request_takes_its_trace_to_the_worker(
                     seen.clear()
                     await client.post(path, json=body)
                     assert [each.get("traceparent") for each in seen] == [None], path
+
+
+async def test_a_server_that_already_runs_gets_it_too_and_its_watch_does_not(
+    tmp_path: Path,
+) -> None:
+    seen: dict[str, list[str | None]] = {"GET": [], "POST": []}
+
+    async def respond(call: Call) -> None:
+        seen[call.scope["method"]].append(call.headers.get("traceparent"))
+        if call.scope["path"] == "/v1/models":
+            await call.json({"data": [{"id": "m"}]})
+        else:
+            await call.events(data("a"), USAGE, DONE)
+
+    async with worker(respond) as url:
+        settings = {"attach": {"far": {"url": url}}, "liveness": {"interval": 0.05}}
+        plugins = {"ai-backend": ai_backend}
+        async with (
+            Kernel(home=tmp_path, plugins=plugins, discover=False, settings=settings) as kernel,
+            create_app(kernel) as app,
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app), base_url="http://localhost"
+            ) as client,
+        ):
+            got = await client.post(CHAT, json=question("far/m"), headers=TRACE)
+            assert got.status_code == 200
+            looks = len(seen["GET"])
+            async with asyncio.timeout(10):
+                while len(seen["GET"]) < looks + 3:
+                    await asyncio.sleep(0.01)
+    assert seen["POST"] == [PARENT]
+    assert set(seen["GET"][looks:]) == {None}  # though that request is what started it
 
 
 async def test_traces_of_requests_at_the_same_time_are_not_mixed_up(tmp_path: Path) -> None:

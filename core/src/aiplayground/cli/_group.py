@@ -28,7 +28,7 @@ COMMANDS = {
     "services": Entry("services", "command", "List the services (backends) and their state."),
     "setup": Entry("setup", "command", "Install what a service needs."),
     "serve": Entry("serve", "command", "Serve every backend on one local port."),
-    "service": Entry("service", "command", "Serve at every login, from now on."),
+    "service": Entry("service", "command", "Run `aipg serve` at every login."),
     "start": Entry("control", "start", "Start a service of the running kernel."),
     "stop": Entry("control", "stop", "Stop a service, or the running kernel itself."),
     "restart": Entry("control", "restart", "Stop a service and start it again."),

@@ -13,8 +13,8 @@ import click
 
 from ._app import App, json_option
 from ._notify import READY, STOPPING, Notifier
-from ._output import print_json, say
-from ._remote import Remote, running
+from ._output import is_terminal, print_json, say
+from ._remote import Remote, running, the_running
 from ._run import run_with_kernel
 from .exits import Interrupted
 
@@ -38,14 +38,18 @@ OUTPUT = "serve.out"
 @click.option("--port", type=click.IntRange(1, 65535), help="Port to listen on, and no other.")
 @click.option("--host", metavar="ADDRESS", help="Address to listen on; default: this computer.")
 @click.option("--detach", is_flag=True, help="Go on in the background; `aipg stop` ends it.")
+@click.option("--link", is_flag=True, help="Print a link that logs a browser in, once.")
 @json_option
 @click.pass_obj
-def command(app: App, port: int | None, host: str | None, detach: bool) -> None:
+def command(app: App, port: int | None, host: str | None, detach: bool, link: bool) -> None:
     """Serve every backend on one local port.
 
     The OpenAI and Anthropic APIs, and the program's own, until Ctrl-C; `aipg stop` ends it from
     elsewhere.
     """
+    if link:
+        _print_link(app)
+        return
     if detach:
         _announce(app, _in_background(app, port, host))
         return
@@ -112,12 +116,24 @@ def _announce(app: App, found: Remote) -> None:
         return
     say(f"AI Playground serves on {found.url}", bold=True)
     say(f"  for OpenAI clients   {found.url}/v1")
-    say(f"  in a browser         {told['link']}  (works once)")
+    if is_terminal():
+        say(f"  in a browser         {told['link']}  (works once)")
+    else:  # a file, a journal: no place for what logs in
+        say(f"  in a browser         {found.url}  (to log in: aipg serve --link)")
     say(f"  token                {told['token_file']}")
     if told.get("api_key"):
         say(f"  API key              {told['api_key']}")
     say("Ctrl-C or `aipg stop` ends it.", dim=True)
     sys.stdout.flush()
+
+
+def _print_link(app: App) -> None:
+    """Ask the running kernel for a link; raises `NotRunning`."""
+    answer = the_running(app).ask("POST", "/api/kernel/link")
+    if app.json:
+        print_json(answer)
+    else:
+        say(answer["url"])
 
 
 def _in_background(app: App, port: int | None, host: str | None) -> Remote:
