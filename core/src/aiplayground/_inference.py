@@ -142,7 +142,7 @@ class Inference:
             raise ModelNotFound(f"No backend is installed that could run a model. {INSTALL_HINT}")
         raise ModelNotFound(
             "There is no language model here yet. Put a GGUF file into a models folder "
-            "(`aipg models --paths` shows them), or install the package aiplayground-guide.",
+            "(`aipg models paths` shows them), or install the package aiplayground-guide.",
         )
 
     # Requests -----------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Library:
         self._named: set[Path] = set()
         self._index = ModelIndex(cache / CACHE)
         self._seen: ModelScan | None = None
+        self._turn = asyncio.Lock()
 
     async def scan(self) -> ModelScan:
         """Return what is there now: models of every format, and what is wrong with other files."""
@@ -67,9 +68,10 @@ class Library:
     @asynccontextmanager
     async def one_look(self) -> AsyncIterator[ModelScan]:
         """Look at the disk once for everything that is asked inside, hooks of plugins included."""
-        scan = await self.scan()
-        # What is given out is what later looks are compared with: no change goes by untold.
-        self._seen = self._seen or scan
+        async with self._turn:
+            scan = await self.scan()
+            # What is given out is what later looks are compared with: no change goes by untold.
+            self._seen = self._seen or scan
         token = _look.set((self, scan))
         try:
             yield scan
@@ -107,8 +109,9 @@ class Library:
 
         Returns whether they did; the first look has nothing to compare with.
         """
-        before, now = self._seen, await self.scan()
-        self._seen = now
+        async with self._turn:
+            now = await self.scan()
+            before, self._seen = self._seen, now
         if before is None or before == now:
             return False
         self._bus.publish(ModelsChanged(count=len(now.models)))
