@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 async def list_models(kernel: Kernel) -> list[ModelInfo]:
     """Return every model once, by name: with the backend that serves it, if one does."""
-    async with kernel.library.one_look() as scan:
+    with kernel.library.one_look():
+        scan = await kernel.library.scan()
         served = await kernel.models()
     return join(served, scan.models)
 

@@ -35,8 +35,8 @@ async def look_up(kernel: Kernel, name: str) -> Known:
     from aiplayground._listing import list_models
     from aiplayground.models import match_model
 
-    async with kernel.library.one_look() as scan:
-        every = await list_models(kernel)
+    with kernel.library.one_look():
+        every, scan = await list_models(kernel), await kernel.library.scan()
         try:
             local = match_model(name, scan.models)
         except ModelNotFound:

@@ -160,8 +160,9 @@ def as_json(
 async def _look(kernel: Kernel) -> tuple[list[ModelInfo], tuple[ModelProblem, ...], ModelPaths]:
     from aiplayground._listing import list_models
 
-    async with kernel.library.one_look() as scan:
-        return await list_models(kernel), scan.problems, kernel.model_paths
+    with kernel.library.one_look():
+        models, scan = await list_models(kernel), await kernel.library.scan()
+    return models, scan.problems, kernel.model_paths
 
 
 def _with_running(app: App, models: list[ModelInfo]) -> list[ModelInfo]:
