@@ -26,6 +26,7 @@ from aiplayground.errors import (
     ServiceNotAvailable,
 )
 from aiplayground_models.fetcher import transfer, work
+from aiplayground_models.fetcher.faults import Later
 from aiplayground_models.fetcher.job import Job, Network
 from aiplayground_models.fetcher.report import Reporter
 from aiplayground_models.place import HIDDEN
@@ -113,7 +114,7 @@ def test_a_second_try_goes_on_where_the_first_gave_up(
     hub: HubServer, fetch: Fetch, tmp_path: Path
 ) -> None:
     hub.faults.drop_at.extend([700_000, 0, 0, 0, 0])
-    with pytest.raises(ServiceNotAvailable, match=r"broke off 4 times.*What came is kept") as failed:
+    with pytest.raises(ServiceNotAvailable, match=r"broke off 4 times.*is kept") as failed:
         fetch()
     assert failed.value.details["reason"] == "unreachable"
     assert nothing_counts(tmp_path)
@@ -390,7 +391,7 @@ def test_files_over_xet_go_on_where_they_ended(
     def blocks_from(_: Any, __: Any, ___: str, start: int) -> Iterator[bytes]:
         asked.append(start)
         yield MODEL[start : start + 900_000]
-        raise transfer.Later("Xet: a storage server went away")
+        raise Later("Xet: a storage server went away")
 
     monkeypatch.setattr("aiplayground_models.fetcher.xet.blocks_from", blocks_from)
     fetch()
