@@ -235,8 +235,8 @@ class DownloadManager:
         if download.task is None or not download.task.cancelled():
             return
         error = DownloadCancelled(
-            f"The download of {download.info.filename} was cancelled. What came is kept: ask again, "
-            "and it goes on there.",
+            f"The download of {download.info.filename} was cancelled. What came is kept: ask "
+            "again, and it goes on there.",
             details={"reason": "cancelled", "id": download.id},
         )
         self._tell(download.change(status=Status.CANCELLED, error=error, speed=None, eta=None))
