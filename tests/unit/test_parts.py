@@ -51,9 +51,11 @@ async def test_a_part_is_made_once_for_each_kernel_and_closed_with_it(tmp_path: 
 
 
 async def test_a_plugin_publishes_events(tmp_path: Path) -> None:
-    async with Kernel(home=tmp_path, discover=False) as kernel:
-        async with kernel.subscribe(ModelDownloadProgress, snapshot=False) as events:
-            kernel.publish(ModelDownloadProgress(filename="m", progress=1, id="1"))
-            kernel.publish(ModelDownloadProgress(filename="m", progress=2, id="2"))
-            keys = {(await anext(events)).key for _ in range(2)}
+    async with (
+        Kernel(home=tmp_path, discover=False) as kernel,
+        kernel.subscribe(ModelDownloadProgress, snapshot=False) as events,
+    ):
+        kernel.publish(ModelDownloadProgress(filename="m", progress=1, id="1"))
+        kernel.publish(ModelDownloadProgress(filename="m", progress=2, id="2"))
+        keys = {(await anext(events)).key for _ in range(2)}
     assert len(keys) == 2
