@@ -10,7 +10,7 @@ from .item import Item
 from .report import Reporter
 
 WATCHED = 2**18
-"""Bytes between two words to the checksum and on the progress."""
+"""Bytes between two words to the checksum."""
 
 
 class Writer:
@@ -71,8 +71,10 @@ class Writer:
             written = self._file.write(view) or 0
             self.size += written
             view = view[written:]
-        if self.size - self._told >= WATCHED:
-            self._tell()
+        self._reporter.progress(self._item.file.path, self.size)
+        if self._follower is not None and self.size - self._told >= WATCHED:
+            self._told = self.size
+            self._follower.written(self.size)
 
     def ended(self) -> None:
         """Take note that an answer ended. Raises `Later` if that was too early."""
