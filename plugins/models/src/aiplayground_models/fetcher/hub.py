@@ -23,7 +23,7 @@ from huggingface_hub import (
     set_client_factory,
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # loaded lazily
 
 from aiplayground.errors import ServiceNotAvailable
 from aiplayground_models.selection import RemoteFile
