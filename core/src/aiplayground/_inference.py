@@ -61,7 +61,8 @@ class Inference:
         """List what every backend that is set up can serve now, `loaded` included."""
         if self._catalogue is None or refresh:
             # All at once: an endpoint that is away answers late.
-            listed = await asyncio.gather(*map(self._models_of, self._services.values()))
+            async with self._host.library.one_look():
+                listed = await asyncio.gather(*map(self._models_of, self._services.values()))
             self._catalogue = [model for models in listed for model in models]
         loaded = {
             (service.name, model)
