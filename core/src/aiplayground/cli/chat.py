@@ -11,7 +11,7 @@ from ._app import App, json_option
 from ._output import print_json
 from ._run import run_with_any
 from ._sampling import given, sampling_options
-from .completion import complete_model
+from .completion import complete_model, complete_preset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,11 +29,24 @@ if TYPE_CHECKING:
     help="Name of a model (see `aipg models`) or path of a GGUF file.",
 )
 @click.option("-s", "--system", metavar="TEXT", help="Instructions that stand before everything.")
+@click.option(
+    "-p",
+    "--preset",
+    metavar="NAME",
+    shell_complete=complete_preset,
+    help="Take what a preset says (see `aipg presets`), or its variant: NAME/VARIANT.",
+)
 @sampling_options
 @json_option
 @click.pass_obj
 def command(
-    app: App, /, message: Sequence[str], model: str | None, system: str | None, **options: Any
+    app: App,
+    /,
+    message: Sequence[str],
+    model: str | None,
+    system: str | None,
+    preset: str | None,
+    **options: Any,
 ) -> None:
     """Talk to a model, once or in a conversation.
 
@@ -45,6 +58,12 @@ def command(
     In a conversation Ctrl-C stops the answer, not the program; /help lists its commands.
     """
     sampling = given(options)
+    if preset is not None:
+        from ._presets import of_chat
+
+        says = of_chat(app, preset)
+        model, system = model or says.model, says.system if system is None else system
+        sampling = says.sampling | sampling  # what stands on the command line wins
     text = _message(message)
     if text is not None:
         said = run_with_any(app, lambda kernel: _once(app, kernel, model, system, text, sampling))
