@@ -33,10 +33,9 @@ def run(code: str, home: Path) -> str:
 
 
 def test_the_first_example_of_stores(tmp_path: Path) -> None:
-    printed = run(STORES[0], tmp_path).splitlines()
-    assert printed[0] == "0 Chat"
-    assert "{'systemPrompt'" in "".join(printed)
-    assert printed[-1].endswith("Chat")
+    first, second, settings = run(STORES[0], tmp_path).splitlines()
+    assert (first, second) == ("1 Chat", "2 Precise answers")
+    assert "'temperature': 0.5" in settings
 
 
 async def test_the_store_of_the_example(tmp_path: Path) -> None:

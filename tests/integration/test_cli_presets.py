@@ -27,10 +27,11 @@ LOUD: dict[str, Any] = {
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
-    folder = tmp_path / "home" / "config" / "presets"
+    made = Cli(tmp_path)
+    folder = made.home / "config" / "presets"
     folder.mkdir(parents=True)
     (folder / "loud.json").write_text(json.dumps(LOUD, indent=1))
-    return Cli(tmp_path)
+    return made
 
 
 def test_the_list_has_what_is_right_and_what_is_wrong(cli: Cli, tmp_path: Path) -> None:
