@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,23 @@ CACHE = Path("models", "index.json")
 
 GGUF_ONLY = ("gguf",)
 
-_look: ContextVar[tuple[Library, ModelScan] | None] = ContextVar("look", default=None)
+
+class _Look:
+    """A scan that several share: taken when the first asks."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self._turn = asyncio.Lock()
+        self._found: ModelScan | None = None
+
+    async def scan(self) -> ModelScan:
+        async with self._turn:
+            if self._found is None:
+                self._found = await self.library.noted_scan()
+            return self._found
+
+
+_look: ContextVar[_Look | None] = ContextVar("look", default=None)
 
 
 class Library:
@@ -48,12 +64,13 @@ class Library:
         self._named: set[Path] = set()
         self._index = ModelIndex(cache / CACHE)
         self._seen: ModelScan | None = None
+        self._turn = asyncio.Lock()
 
     async def scan(self) -> ModelScan:
         """Return what is there now: models of every format, and what is wrong with other files."""
         look = _look.get()
-        if look is not None and look[0] is self:
-            return look[1]
+        if look is not None and look.library is self:
+            return await look.scan()
         return await asyncio.to_thread(self._scan)
 
     def _scan(self) -> ModelScan:
@@ -64,15 +81,24 @@ class Library:
             self._logger.warning("The cache of models cannot be written: %s", self._index.trouble)
         return found
 
-    @asynccontextmanager
-    async def one_look(self) -> AsyncIterator[ModelScan]:
-        """Look at the disk once for everything that is asked inside, hooks of plugins included."""
-        scan = await self.scan()
-        # What is given out is what later looks are compared with: no change goes by untold.
-        self._seen = self._seen or scan
-        token = _look.set((self, scan))
+    async def noted_scan(self) -> ModelScan:
+        """Look at the disk for a listing that is given out."""
+        async with self._turn:
+            scan = await asyncio.to_thread(self._scan)
+            # What is given out is what later looks are compared with: no change goes by untold.
+            self._seen = self._seen or scan
+        return scan
+
+    @contextmanager
+    def one_look(self) -> Iterator[None]:
+        """Look at the disk once at most for all that is asked inside, hooks of plugins included."""
+        present = _look.get()
+        if present is not None and present.library is self:
+            yield
+            return
+        token = _look.set(_Look(self))
         try:
-            yield scan
+            yield
         finally:
             _look.reset(token)
 
@@ -107,8 +133,9 @@ class Library:
 
         Returns whether they did; the first look has nothing to compare with.
         """
-        before, now = self._seen, await self.scan()
-        self._seen = now
+        async with self._turn:
+            now = await asyncio.to_thread(self._scan)
+            before, self._seen = self._seen, now
         if before is None or before == now:
             return False
         self._bus.publish(ModelsChanged(count=len(now.models)))

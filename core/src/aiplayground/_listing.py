@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 async def list_models(kernel: Kernel) -> list[ModelInfo]:
     """Return every model once, by name: with the backend that serves it, if one does."""
-    async with kernel.library.one_look() as scan:
+    with kernel.library.one_look():
+        scan = await kernel.library.scan()
         served = await kernel.models()
     return join(served, scan.models)
 
@@ -87,7 +88,7 @@ async def model_exists(kernel: Kernel, path: str) -> bool:
 def _exists(path: Path, scan: ModelScan, paths: ModelPaths) -> bool:
     if any(path == each.path or path in each.files for each in scan.models):
         return True
-    if any(path == each.path for each in scan.problems) or not path.exists():
+    if any(path == each.path for each in scan.problems) or not _is_there(path):
         return False
     if path.is_dir():
         return any(file.is_relative_to(path) for each in scan.models for file in each.files)
@@ -95,6 +96,13 @@ def _exists(path: Path, scan: ModelScan, paths: ModelPaths) -> bool:
         return False
     # A further file of a model (a part, a projector, a tokenizer) or one that no listing shows.
     return path.is_file() and not _part_of_problem(path, scan)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False  # a name too long, or one that no file system takes
 
 
 def _unfinished(path: Path, paths: ModelPaths) -> bool:

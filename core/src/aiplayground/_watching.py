@@ -82,7 +82,7 @@ class ModelWatch:
         folders = await asyncio.to_thread(_existing, self._library.paths.roots())
         listener = Listener(folders, asyncio.get_running_loop())
         try:
-            await self._library.refresh()  # after listening began: nothing happens in between
+            await self._library.refresh()
             while self._wanted() and not listener.failed:
                 if await listener.changed(CHECK):
                     await self._library.refresh()
@@ -138,7 +138,8 @@ class Listener:
         if not self._folders:
             self._stop.wait()
             return
-        for _ in watch(
+        begun = False
+        for changes in watch(
             *self._folders,
             watch_filter=_matters,
             debounce=round(PATIENCE * 1000),
@@ -146,9 +147,13 @@ class Listener:
             stop_event=self._stop,
             rust_timeout=round(CHECK * 1000),
             raise_interrupt=False,
+            yield_on_timeout=True,
             ignore_permission_denied=True,
         ):
-            self._tell()
+            # The first time, whatever it is: what happened before it listened is not told.
+            if changes or not begun:
+                begun = True
+                self._tell()
 
     def _tell(self) -> None:
         try:
