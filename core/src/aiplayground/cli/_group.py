@@ -25,6 +25,7 @@ COMMANDS = {
     "chat": Entry("chat", "command", "Talk to a model, once or in a conversation."),
     "chats": Entry("chats", "command", "List, search, show and export kept conversations."),
     "models": Entry("models", "command", "List the models here, show one, remove one."),
+    "presets": Entry("presets", "command", "List the presets: named settings for a kind of work."),
     "services": Entry("services", "command", "List the services (backends) and their state."),
     "setup": Entry("setup", "command", "Install what a service needs."),
     "serve": Entry("serve", "command", "Serve every backend on one local port."),

@@ -64,6 +64,16 @@ def complete_plugin(ctx: click.Context, _: click.Parameter, word: str) -> list[C
     return _items(discover(_app(ctx)).names, word)
 
 
+def complete_preset(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:
+    """Complete the name of a preset."""
+    from ._discovery import discover
+    from ._presets import scan
+
+    app = _app(ctx)
+    found, _failures = scan(app.paths, discover(app))
+    return _items([each.preset.name for each in found.presets], word)
+
+
 def complete_setting(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:
     """Complete the key of a setting."""
     from ._settings_view import SettingsView

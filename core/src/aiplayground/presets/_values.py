@@ -39,9 +39,5 @@ def resolve_values(preset: Preset, given: Mapping[str, Any]) -> dict[str, Any]:
     is not.
     """
     checked = {key: check_value(preset, key, value) for key, value in given.items()}
-    defaults = {
-        key: setting.default
-        for key, setting in preset.settings.items()
-        if setting.default is not None
-    }
-    return defaults | checked
+    values = {key: checked.get(key, each.default) for key, each in preset.settings.items()}
+    return {key: value for key, value in values.items() if value is not None}
