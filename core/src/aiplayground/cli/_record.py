@@ -45,7 +45,9 @@ class Record:
         found = await self._archive.match(word)
         self._kept, messages = await self._archive.branch(found.id)
         self._last = messages[-1].id if messages else None
-        return self._kept, request_messages("", messages)
+        said = request_messages("", messages)
+        # As in the conversation itself: what got no answer is not remembered.
+        return self._kept, said[:-1] if said and said[-1]["role"] == "user" else said
 
     async def begin(self, text: str, model: str, system: str | None) -> None:
         """Keep a question, and that it is being answered.
