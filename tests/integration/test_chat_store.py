@@ -29,7 +29,7 @@ from aiplayground.types import ChatChunk, ChatRequest, Usage
 
 NAME = "openAiCompatibleChat"
 PARAMETERS = frozenset({"temperature", "max_tokens"})
-SEES = {"capabilities": frozenset({Capability.CHAT, Capability.VISION})}
+SEES: dict[str, Any] = {"capabilities": frozenset({Capability.CHAT, Capability.VISION})}
 
 
 class Scripted(Fake):
@@ -260,7 +260,7 @@ async def test_one_answer_at_a_time_in_a_conversation_and_many_in_all(
     assert len(chat.state.generating) == 2
     backend.held.set()
     await asyncio.gather(first, second)
-    assert chat.state.generating == ()
+    assert not chat.state.generating
     assert texts(chat) == ["two", "Hello"]
 
 

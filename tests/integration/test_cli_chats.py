@@ -57,7 +57,7 @@ def test_a_conversation_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     assert again.ends() == 0
     once = cli.run("chat", "-c", "once")
     assert (once.returncode, once.stderr) == (0, "")
-    assert "once <uauuau>" in once.stdout
+    assert "once <uauauau>" in once.stdout
     kept = exported(cli.home)
     assert [each["status"] for each in kept["messages"][1::2]] == [
         "complete",
@@ -80,8 +80,8 @@ def test_a_file_that_cannot_be_used_does_not_keep_one_from_talking(tmp_path: Pat
     chat = Conversation(cli)
     chat.sees(PROMPT)
     chat.says("hello")
-    chat.sees("This conversation is not kept.")
     chat.sees("hello <u>")
+    chat.sees("This conversation is not kept.")
     chat.says("again")
     chat.sees("again <uau>")
     chat.types(CTRL_D)
