@@ -76,3 +76,39 @@ def test_gateway_example_runs(number: int, serving: str, tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+CONVERSATIONS = snippets("docs/conversations.md")
+
+
+def test_the_page_of_conversations_has_its_examples() -> None:
+    assert len(CONVERSATIONS) == 3
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("number", range(len(CONVERSATIONS)))
+def test_conversations_example_runs(
+    number: int, serving: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The one with a client is for the kernel that runs, the others have their own."""
+    code = CONVERSATIONS[number]
+    home = served_home(tmp_path_factory) if "Client()" in code else tmp_path / "home"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, "AIPG_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def served_home(factory: pytest.TempPathFactory) -> Path:
+    """Return the home of the gateway that `serving` has begun."""
+    return next(
+        path
+        for path in factory.getbasetemp().glob("home*")
+        if (path / "runtime/serve.json").exists()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 from tests.fakes import Fake, eventually, kernel, nothing_leaks
-from tests.unit.test_files import PNG, TEXT
+from tests.unit.test_files import TEXT
 
-from aiplayground.conversations import Archive, ChatMessage, MessageStatus, Turns
+from aiplayground.conversations import Archive, ChatMessage, MessageStatus
 from aiplayground.errors import (
     AIPlaygroundError,
     FileOperationError,
@@ -28,7 +29,7 @@ from aiplayground.types import ChatChunk, ChatRequest, Usage
 
 NAME = "openAiCompatibleChat"
 PARAMETERS = frozenset({"temperature", "max_tokens"})
-SEES = {"capabilities": frozenset({Capability.CHAT, Capability.VISION})}
+SEES: dict[str, Any] = {"capabilities": frozenset({Capability.CHAT, Capability.VISION})}
 
 
 class Scripted(Fake):
@@ -259,7 +260,7 @@ async def test_one_answer_at_a_time_in_a_conversation_and_many_in_all(
     assert len(chat.state.generating) == 2
     backend.held.set()
     await asyncio.gather(first, second)
-    assert chat.state.generating == ()
+    assert not chat.state.generating
     assert texts(chat) == ["two", "Hello"]
 
 
@@ -325,7 +326,7 @@ async def test_a_failure_keeps_the_text_says_what_to_do_and_can_be_tried_again(
     assert answer.error is not None
     assert answer.error.code == -3
     assert answer.error.message.startswith("The engine went away. What was said until then is kept")
-    assert answer.error.details == {"service": "fake"}
+    assert answer.error.details["service"] == "fake"
     await chat.open_conversation(chat.state.conversations[0].id)
     assert chat.state.messages[-1] == answer
     backend.fails = None
@@ -382,7 +383,7 @@ async def test_the_store_closes_in_mid_answer(
     sending = asyncio.create_task(chat.send_message("one"))
     await answering(chat, "Hello")
     await chat.close()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(ServiceNotAvailable, match="ended in mid-answer"):
         await sending
     archive = Archive(running.paths.conversations)
     branch = await archive.branch(chat.state.conversations[0].id)
@@ -557,31 +558,39 @@ async def test_a_damaged_file_is_told_of_in_the_state_and_the_log(tmp_path: Path
     assert "put aside" in (tmp_path / "logs" / "kernel.log").read_text()
 
 
-async def test_an_answer_that_the_disk_refuses_goes_on(
-    chat: OpenAiCompatibleChatStore, backend: Scripted, running: Kernel
+async def test_an_answer_that_the_disk_refuses_is_kept_with_what_follows(
+    chat: OpenAiCompatibleChatStore, backend: Scripted
 ) -> None:
-    """Somebody holds the file for longer than the store waits: the end of the answer says so."""
-    import sqlite3
-
     backend.held = asyncio.Event()
-    chat._archive._database._busy = 0.01
+    impatient = "PRAGMA busy_timeout = 10"
+    await chat._archive._database.run(lambda it: it.connection.execute(impatient).fetchall())
     sending = asyncio.create_task(chat.send_message("one"))
     await answering(chat, "Hello")
-    path = chat._archive.path
-    chat._archive._database._opened.connection.execute  # noqa: B018  # it is open
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with closing(sqlite3.connect(chat._archive.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         backend.held.set()
         with pytest.raises(FileOperationError, match="Another program"):
             await sending
-    assert chat.state.messages[-1].content == "Hello"
+        other.execute("COMMIT")
+    assert texts(chat) == ["one", "Hello"]
     assert chat.state.generating == ()
-    await chat.send_message("two", conversation_id=await chat.new_conversation())
+    await chat.send_message("two")
+    assert texts(chat) == ["one", "Hello", "two", "Hello"]
+    assert [each.status for each in chat.state.messages] == ["complete"] * 4
+
+
+async def test_a_turn_that_comes_to_nothing_leaves_no_trace(
+    chat: OpenAiCompatibleChatStore,
+) -> None:
+    await chat.send_message("one")
+    await chat._archive.change(chat.state.conversations[0].id, model="gone")
+    with pytest.raises(ModelNotFound, match="no model 'gone'"):
+        await chat.send_message("two")
+    assert texts(chat) == ["one", "Hello"]
+    assert chat.state.generating == ()
 
 
 def test_the_state_says_what_a_message_is() -> None:
     state = ChatState(messages=(ChatMessage(id="1", role="user", content="a", timestamp=1),))
     assert state.messages[0].status is MessageStatus.COMPLETE
     assert not state.is_generating
-    assert Turns.__doc__
-    assert PNG

@@ -193,6 +193,8 @@ QUERIES = [
     ("%", ["a"]),
     ('"cat" (a', ["x"]),
     ('cat" OR tigers', []),
+    ("cat (", ["x"]),
+    ("( cat", ["x"]),
     ("nowhere", []),
     ("content:cat", []),
 ]
@@ -486,7 +488,7 @@ async def test_those_who_open_at_once_wait_for_each_other(tmp_path: Path) -> Non
 # Size ---------------------------------------------------------------------------------------
 
 
-def seed(path: Path, conversations: int, messages: int = 10) -> None:
+def seed(path: Path, conversations: int, messages: int = 3) -> None:
     """Fill a file quickly; the index of the search is filled by its triggers."""
     with closing(sqlite3.connect(path)) as file, file:
         file.executemany(
@@ -514,7 +516,7 @@ async def peak_of_opening(folder: Path) -> int:
         async with archive(folder) as one:
             page = await one.page()
             assert len(page.items) == 50
-            assert len((await one.branch(page.items[0].id)).messages) == 10
+            assert len((await one.branch(page.items[0].id)).messages) == 3
             return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -529,3 +531,29 @@ async def test_ten_thousand_conversations_open_in_the_memory_of_a_hundred(tmp_pa
     await peak_of_opening(folders[100])  # what is imported and cached once
     few, many = [await peak_of_opening(each) for each in folders.values()]
     assert many < few * 1.2, f"{few} bytes with 100, {many} with 10,000"
+    small, large = [await asyncio.to_thread(most_memory, each) for each in folders.values()]
+    assert large - small < 4096, f"{small} KiB with 100, {large} KiB with 10,000"
+
+
+OPENER = """
+import asyncio, resource, sys
+from pathlib import Path
+from aiplayground.conversations import Archive
+
+async def main():
+    one = Archive(Path(sys.argv[1]))
+    page = await one.page()
+    await one.branch(page.items[0].id)
+    await one.close()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+asyncio.run(main())
+"""
+
+
+def most_memory(folder: Path) -> int:
+    """Return the KiB that a program takes at most which opens the file, SQLite's own included."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPENER, str(folder)], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)

@@ -129,7 +129,7 @@ class Conversation:
         system = [{"role": "system", "content": self.system}] if self.system else []
         request = chat_request(self.model, [*system, *self.messages, turn], self._sampling)
         answer = Answer()
-        await self._record.begin(line, self.model, self.system)
+        self._record.begin(line, self.model, self.system)
         try:
             stopped = await self._until_stopped(ask(self._kernel, request, Terminal(), answer))
         except AIPlaygroundError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.conversations import (
@@ -14,7 +15,7 @@ from aiplayground.conversations import (
 )
 from aiplayground.conversations._archive import milliseconds, new_id
 from aiplayground.conversations._prompting import request_messages, title_of, well_formed
-from aiplayground.errors import AIPlaygroundError, FileOperationError
+from aiplayground.errors import AIPlaygroundError
 
 from ._output import warn
 
@@ -31,7 +32,7 @@ class Record:
         self._archive = Archive(paths.conversations)
         self._kept: Conversation | None = None
         self._last: str | None = None
-        self._answer: str | None = None
+        self._beginning: asyncio.Task[None] | None = None
         self._off = False
 
     async def resume(self, word: str) -> tuple[Conversation, list[dict[str, Any]]]:
@@ -45,21 +46,17 @@ class Record:
         found = await self._archive.match(word)
         self._kept, messages = await self._archive.branch(found.id)
         self._last = messages[-1].id if messages else None
-        return self._kept, request_messages("", messages)
+        said = request_messages("", messages)
+        # As in the conversation itself: what got no answer is not remembered.
+        return self._kept, said[:-1] if said and said[-1]["role"] == "user" else said
 
-    async def begin(self, text: str, model: str, system: str | None) -> None:
-        """Keep a question, and that it is being answered.
-
-        Raises `InvalidParameters` where another program answers in the same conversation.
-        """
-        if self._off:
-            return
-        try:
+    def begin(self, text: str, model: str, system: str | None) -> None:
+        """Keep a question, and that it is being answered; the answer does not wait for the disk."""
+        if not self._off:
             # The running kernel's name for its default is no model's name elsewhere.
             named = "" if model == ROUTER else model
-            await self._begin(well_formed(text), named, system or "")
-        except FileOperationError as error:
-            self._turn_off(error)
+            work = self._begin(well_formed(text), named, system or "")
+            self._beginning = asyncio.create_task(work, name="keep a question")
 
     async def _begin(self, text: str, model: str, system: str) -> None:
         kept = self._kept
@@ -81,15 +78,12 @@ class Record:
             model=model or None,
         )
         await self._archive.add(kept.id, [question, reply])
-        self._last = self._answer = answer
+        self._last = answer
 
     async def end(
         self, answer: Answer, *, stopped: bool = False, error: AIPlaygroundError | None = None
     ) -> None:
         """Keep what was answered, complete or not."""
-        message, self._answer = self._answer, None
-        if self._off or message is None:
-            return
         status = MessageStatus.STOPPED if stopped else MessageStatus.COMPLETE
         usage = answer.usage
         kept = Progress(
@@ -97,14 +91,22 @@ class Record:
             reasoning=well_formed(answer.reasoning),
             status=status if error is None else MessageStatus.FAILED,
             finish_reason=answer.finish_reason,
-            prompt_tokens=usage and usage.prompt_tokens,
-            completion_tokens=usage and usage.completion_tokens,
-            error=error and error.to_dict(),
+            prompt_tokens=usage.prompt_tokens if usage else None,
+            completion_tokens=usage.completion_tokens if usage else None,
+            error=error.to_dict() if error else None,
         )
         try:
-            await self._archive.finish(message, kept)
-        except FileOperationError as failure:
-            self._turn_off(failure)
+            if await self._begun() is not None:
+                await self._archive.finish(str(self._last), kept)
+        except AIPlaygroundError as failure:
+            self._off = True
+            warn(f"This conversation is not kept. {failure.message}")
+
+    async def _begun(self) -> asyncio.Task[None] | None:
+        beginning, self._beginning = self._beginning, None
+        if beginning is not None:
+            await beginning
+        return beginning
 
     def begin_anew(self) -> None:
         """Keep what follows as another conversation."""
@@ -112,8 +114,6 @@ class Record:
 
     async def close(self) -> None:
         """Close the file."""
+        if self._beginning is not None:  # the answer was given up
+            await asyncio.wait({self._beginning})
         await self._archive.close()
-
-    def _turn_off(self, error: AIPlaygroundError) -> None:
-        self._off = True
-        warn(f"This conversation is not kept. {error.message}")

@@ -144,7 +144,7 @@ async def _answer(
     answer = Answer()
     request = chat_request(name, messages, sampling)
     if record is not None:
-        await record.begin(text, name, system)
+        record.begin(text, name, system)
     try:
         await ask(kernel, request, Silent() if app.json else Terminal(), answer)
     except AIPlaygroundError as error:

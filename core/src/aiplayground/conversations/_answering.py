@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiplayground._clock import now
 from aiplayground.api import ServiceError
-from aiplayground.errors import AIPlaygroundError, PluginError
+from aiplayground.errors import AIPlaygroundError, PluginError, ServiceNotAvailable
 
 from ._archive import Archive
 from ._prompting import add_tool_calls, well_formed
@@ -50,7 +50,7 @@ class Answering:
         self._warn = warn
         self._message: ChatMessage | None = None
         self._gathering: asyncio.Task[Any] | None = None
-        self._stopped = False
+        self._ending: MessageStatus | None = None
         self._refused = False
         self._text: list[str] = []
         self._reasoning: list[str] = []
@@ -67,8 +67,15 @@ class Answering:
         return self._message and self._shown(self._so_far())
 
     def stop(self) -> None:
-        """End it now; what there is of it is kept."""
-        self._stopped = True
+        """End it now, because the user wants it; what there is of it is kept."""
+        self._end_as(MessageStatus.STOPPED)
+
+    def interrupt(self) -> None:
+        """End it now, because the program ends; what there is of it is kept."""
+        self._end_as(MessageStatus.INTERRUPTED)
+
+    def _end_as(self, status: MessageStatus) -> None:
+        self._ending = self._ending or status
         if self._gathering is not None:
             self._gathering.cancel()
 
@@ -77,17 +84,19 @@ class Answering:
     ) -> None:
         """Fill the last of the messages with the answer, and return when it is kept.
 
-        Raises what the answer failed with, after keeping what there is.
+        Raises what the answer failed with, after keeping what there is, and `ServiceNotAvailable`
+        when it was interrupted.
         """
         self._message = messages[-1]
         self._pause = max(TELL_EVERY, sum(map(weight, messages)) / TOLD_PER_SECOND)
         try:
             await self._gather(ask)
         except asyncio.CancelledError:
-            if not self._stopped:
-                await self._end(MessageStatus.INTERRUPTED)
+            await self._end(self._ending or MessageStatus.INTERRUPTED)
+            if self._ending is None:
                 raise
-            await self._end(MessageStatus.STOPPED)
+            if self._ending is MessageStatus.INTERRUPTED:
+                raise ServiceNotAvailable(f"The program ended in mid-answer. {KEPT}") from None
         except AIPlaygroundError as error:
             await self._end(MessageStatus.FAILED, error)
             raise
@@ -99,7 +108,7 @@ class Answering:
             await self._end(MessageStatus.COMPLETE)
 
     async def _gather(self, ask: Callable[[], AsyncGenerator[ChatChunk, None]]) -> None:
-        if self._stopped:
+        if self._ending is not None:
             raise asyncio.CancelledError
         self._gathering = asyncio.current_task()
         try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiplayground._clock import wall
-from aiplayground.errors import InvalidParameters
+from aiplayground.errors import FileOperationError, InvalidParameters
 
 from . import _rows, _search
 from ._database import Database
@@ -46,6 +47,7 @@ class Archive:
 
     def __init__(self, folder: Path, busy: float = BUSY) -> None:
         self._database = Database(folder, busy)
+        self._unkept: dict[str, Progress] = {}
 
     @property
     def path(self) -> Path:
@@ -58,6 +60,9 @@ class Archive:
 
     async def close(self) -> None:
         """Finish what is being written, and close the file."""
+        if self._unkept:
+            with suppress(FileOperationError):  # told when it happened; the last second is lost
+                await self._database.run(self._keep_unkept)
         await self._database.close()
 
     # Conversations ------------------------------------------------------------------------
@@ -136,7 +141,12 @@ class Archive:
         Raises `InvalidParameters` (reason `busy`) while an answer is written to the conversation,
         be it by another program.
         """
-        return await self._database.run(lambda it: _add(it, conversation, drafts, title))
+
+        def work(it: Opened) -> Branch:
+            self._keep_unkept(it)
+            return _add(it, conversation, drafts, title)
+
+        return await self._database.run(work)
 
     async def show(self, conversation: str, message: str) -> Branch:
         """Show the newest branch that goes through a message."""
@@ -149,8 +159,19 @@ class Archive:
         )
 
     async def finish(self, message: str, answer: Progress) -> None:
-        """Keep an answer that has ended."""
-        await self._database.run(lambda it: _rows.write_progress(it.connection, message, answer))
+        """Keep an answer that has ended; one that the disk refuses is kept with what follows."""
+        try:
+            await self._database.run(
+                lambda it: _rows.write_progress(it.connection, message, answer)
+            )
+        except FileOperationError:
+            self._unkept[message] = answer
+            raise
+
+    def _keep_unkept(self, it: Opened) -> None:
+        for message, answer in list(self._unkept.items()):
+            _rows.write_progress(it.connection, message, answer)
+            del self._unkept[message]
 
 
 def _branch(it: Opened, conversation: str) -> Branch:
@@ -163,7 +184,7 @@ def _branch(it: Opened, conversation: str) -> Branch:
 def _add(it: Opened, conversation: str, drafts: Sequence[Draft], title: str | None) -> Branch:
     _rows.get_conversation(it.connection, conversation)
     if _rows.streaming_writer(it.connection, conversation) is not None:
-        it.reap()  # its program may have died meanwhile
+        it.reap(conversation)  # its program may have died meanwhile
     if _rows.streaming_writer(it.connection, conversation) is not None:
         raise busy(conversation)
     _rows.add_messages(it.connection, conversation, drafts, it.writer)

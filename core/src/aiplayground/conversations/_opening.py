@@ -48,11 +48,15 @@ class Opened:
         finally:
             locks.remove(self.folder / "writers" / self.writer, self.lock)
 
-    def reap(self) -> None:
-        """Mark the answers of programs that have died; within a transaction."""
+    def reap(self, conversation: str) -> None:
+        """Mark the answers of programs that have died; within a transaction.
+
+        Those of this writer in the conversation as well: it is about to give another.
+        """
         alive, dead = _writers(self.folder)
         try:
             self.interrupted += _rows.interrupt_streaming(self.connection, alive)
+            _rows.interrupt_own(self.connection, conversation, self.writer)
         finally:
             dead.remove()
 

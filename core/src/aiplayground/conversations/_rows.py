@@ -188,6 +188,15 @@ def interrupt_streaming(connection: sqlite3.Connection, living: Sequence[str]) -
     ).rowcount
 
 
+def interrupt_own(connection: sqlite3.Connection, conversation: str, writer: str) -> None:
+    """Mark what a writer left of an answer whose end it could not keep."""
+    connection.execute(
+        "UPDATE messages SET status = ? "
+        "WHERE status = 'streaming' AND conversation = ? AND writer = ?",
+        (MessageStatus.INTERRUPTED, conversation, writer),
+    )
+
+
 def streaming_writer(connection: sqlite3.Connection, conversation: str) -> str | None:
     """Return who is writing an answer of a conversation, if anybody is."""
     row = connection.execute(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ._answering import Answering
 from ._archive import Archive, Branch, busy, milliseconds, new_id
+from ._database import PATIENCE
 from ._model import request_of, resolve
 from ._prompting import title_of
 from ._rows import no_message
@@ -36,14 +37,15 @@ class Turns:
     """The answers in progress of one kernel's conversations: one at a time in each.
 
     A turn is a task of its own: it goes on when its caller is gone. `tell` gets an answer as it
-    grows and ends, with its conversation; `show` a branch that became another.
+    grows and ends, with its conversation, and None of a turn that came to nothing; `show` gets a
+    branch that became another.
     """
 
     def __init__(
         self,
         kernel: Kernel,
         archive: Archive,
-        tell: Callable[[str, ChatMessage], None],
+        tell: Callable[[str, ChatMessage | None], None],
         show: Callable[[Branch], None],
     ) -> None:
         self._kernel = kernel
@@ -120,11 +122,12 @@ class Turns:
 
     async def close(self) -> None:
         """End every answer; what there is of them is kept."""
-        tasks = list(self._tasks)
-        for task in tasks:
+        for answer in list(self._answers.values()):
+            answer.interrupt()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=PATIENCE)
+        for task in list(self._tasks):
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
 
     # One turn -----------------------------------------------------------------------------
 
@@ -167,9 +170,10 @@ class Turns:
         self._tell(conversation, message)
 
     def _release(self, conversation: str, answer: Answering) -> None:
+        answer.ended.set()
         if self._answers.get(conversation) is answer:
             del self._answers[conversation]
-        answer.ended.set()
+            self._tell(conversation, None)
 
     def _warn(self, message: str) -> None:
         self._kernel.log().logger.warning("%s", message)

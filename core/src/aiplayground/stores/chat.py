@@ -327,10 +327,10 @@ class OpenAiCompatibleChatStore(Store[ChatState]):
             **fields,
         )
 
-    def _told(self, conversation: str, message: ChatMessage) -> None:
+    def _told(self, conversation: str, message: ChatMessage | None) -> None:
         """Show an answer as it has become."""
         fields: dict[str, Any] = {"generating": self._turns.in_progress}
-        if self._is_open(conversation):
+        if message is not None and self._is_open(conversation):
             shown = self.state.messages
             fields["messages"] = tuple(message if it.id == message.id else it for it in shown)
         self._set(**fields)
