@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 
-from aiplayground_llamacpp.calibration import BUDGET, TOO_SLOW, Calibration, best_sizes, table
+from aiplayground_llamacpp.calibration import (
+    BUDGET,
+    TOO_SLOW,
+    Calibration,
+    best_sizes,
+    learnt,
+    table,
+)
+from aiplayground_llamacpp.measuring import REVIEW, Measuring
 
 
 def measured(time_of: Callable[[int], float], most: int = 8) -> tuple[dict[int, float], int]:
@@ -65,6 +74,39 @@ def test_a_single_slot_needs_no_measurement() -> None:
     assert (given_up.wanted, given_up.times) == (None, {})
 
 
+def test_work_corrects_what_was_measured_little_by_little() -> None:
+    measured_times = {1: 1.0, 2: 4.0}
+    times: dict[int, float] = dict(measured_times)
+    assert best_sizes(times)[2] == [1, 1]
+    for _ in range(40):
+        times = learnt(times, 1, 3.0)
+    assert best_sizes(times)[2] == [2]
+    assert times[2] == 4.0
+    assert learnt({1: 1.0}, 1, 100.0) == learnt({1: 1.0}, 1, 2.0)
+    assert learnt(times, 9, 1.0) == times
+    assert measured_times == {1: 1.0, 2: 4.0}
+
+
 def test_the_table_says_what_is_split() -> None:
     times = {1: 0.004, 2: 0.02}
     assert table(times, best_sizes(times)) == "1: 4.00 ms, 2: 20.00 ms as 1+1"
+
+
+def test_what_work_taught_decides_until_there_is_nothing_to_do() -> None:
+    class Memory:
+        slots = (0, 1)
+
+        def time_batch(self, size: int) -> float:
+            return 0.001 if size == 1 else 0.004
+
+    measuring: Measuring[Any] = Measuring(cast(Any, Memory()), lambda line: None)
+    while measuring.step():
+        assert not measuring.learn(1, 1.0), "nothing is known yet"
+    assert measuring.sizes[2] == [1, 1]
+    changes = [measuring.learn(1, 0.003) for _ in range(4 * REVIEW)]
+    assert changes.count(True) == 1
+    assert measuring.sizes[2] == [2]
+    assert not measuring.step()
+    assert measuring.sizes[2] == [1, 1]
+    measuring.give_up()
+    assert measuring.sizes[2] == [1, 1]

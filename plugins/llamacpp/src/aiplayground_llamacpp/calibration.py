@@ -17,6 +17,10 @@ TOO_SLOW = 0.03
 """Seconds for one token: a model that takes longer is not measured, nor its batches split. It is
 memory that such a model waits for, and that is read once for the whole batch."""
 
+WEIGHT = 0.1
+"""How much of a time at work goes into what is believed; no more than twice that counts, so that
+one that something else held up says little."""
+
 GAIN = 0.9
 """A batch is split if its parts together take less than this part of its time: less is noise."""
 
@@ -56,6 +60,14 @@ class Calibration:
         """End without a result."""
         self.times.clear()
         self._place = len(self._plan)
+
+
+def learnt(times: Mapping[int, float], size: int, seconds: float) -> dict[int, float]:
+    """Return times corrected by what a batch took at work: with long answers, and neighbours."""
+    known = times.get(size)
+    if known is None:
+        return dict(times)
+    return {**times, size: known + WEIGHT * (min(seconds, 2 * known) - known)}
 
 
 def best_sizes(times: Mapping[int, float]) -> list[list[int]]:

@@ -53,6 +53,7 @@ class Job:
         self.task = task
         self.answers = [Answer(task, index) for index in range(task.answers)]
         self._events: deque[Chosen | AIPlaygroundError] = deque()
+        self._loop = asyncio.get_running_loop()
         self._reader: asyncio.Future[None] | None = None
 
     def cancel(self) -> None:
@@ -72,7 +73,7 @@ class Job:
         """Wait for the next chunk; raises the error that ends the answers. For one reader."""
         while True:
             while not self._events:
-                self._reader = asyncio.get_running_loop().create_future()
+                self._reader = self._loop.create_future()
                 await self._reader
             event = self._events.popleft()
             if isinstance(event, AIPlaygroundError):

@@ -247,9 +247,9 @@ class BatchRunner:
         """Compute a batch and choose the tokens that follow; False if there was no room."""
         rows = [_row(part) for part in batch]
         self._computed = [part.slot.work.answer for part in batch if part.slot.work]
-        started = perf_counter()
+        started, began = perf_counter(), self._context.clock()
         status, places = self._context.decode(rows)
-        seconds = perf_counter() - started
+        used, seconds = self._context.clock() - began, perf_counter() - started
         self._computed = []
         if status == FULL:
             self._make_room(batch)
@@ -261,7 +261,7 @@ class BatchRunner:
             return False
         if status != OK:
             raise _failed(status)
-        self._learn(batch, seconds)
+        self._learn(batch, seconds, used)
         self.counters.answer_tokens += len(places)
         started, wanted = perf_counter(), iter(places)
         for part, row in zip(batch, rows, strict=True):
@@ -271,13 +271,16 @@ class BatchRunner:
         self.counters.choose_seconds += perf_counter() - started
         return True
 
-    def _learn(self, batch: list[Part[Branch]], seconds: float) -> None:
+    def _learn(self, batch: list[Part[Branch]], seconds: float, used: float) -> None:
+        """Take note of the seconds, and of those by the context's own clock."""
         self.counters.decode_seconds += seconds
         self.counters.batches += 1
         read = sum(part.size for part in batch if part.size > 1)
         if read:
             self.counters.prompt_tokens += read
             self._pace.took(sum(part.size for part in batch), seconds)
+        elif self._measuring.learn(len(batch), used):
+            self._next = None
 
     def _choose(self, slot: Slot[Branch], place: int) -> None:
         branch = slot.work

@@ -73,6 +73,7 @@ class AnswerText:
     def __init__(self, stops: Sequence[str]) -> None:
         self._utf8 = Utf8Stream()
         self._stops = StopMatcher(stops)
+        self._stoppable = any(stops)
 
     @property
     def stopped(self) -> bool:
@@ -81,7 +82,8 @@ class AnswerText:
 
     def feed(self, piece: bytes) -> str:
         """Return what the bytes of one more token let out."""
-        return self._stops.feed(self._utf8.feed(piece))
+        text = self._utf8.feed(piece)
+        return self._stops.feed(text) if self._stoppable else text
 
     def flush(self) -> str:
         """Return what is left at the end; half a character is dropped."""
