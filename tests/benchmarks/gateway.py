@@ -27,7 +27,7 @@ from .gateway_children import CHUNKS, EVENTS
 from .gateway_load import Load, load
 from .measure import Row, absent, figure, ratio, seconds
 
-STREAMS, UNARY, FIRSTS = 192, 800, 40
+STREAMS, UNARY, FIRSTS = 256, 2000, 40
 PAUSE = 0.005
 """Seconds between the chunks of a paced answer."""
 
@@ -68,11 +68,12 @@ class Sides:
 
     def first(self, url: str) -> float:
         """Return the median of the milliseconds to the first byte, one stream after another."""
-        return 1000 * statistics.median(self._run(url, FIRSTS, 1, stream=True)["firsts"])
+        found: list[float] = self._run(url, FIRSTS, 1, stream=True)["firsts"]
+        return 1000 * statistics.median(found)
 
     def late(self, url: str) -> float:
         """Return the 99th percentile of the milliseconds that chunks of paced streams take."""
-        found = self._run(url, 64, 64, stream=True, pause=PAUSE)["delays"]
+        found: list[float] = self._run(url, 64, 64, stream=True, pause=PAUSE)["delays"]
         return 1000 * statistics.quantiles(found, n=100)[98]
 
     def _run(
