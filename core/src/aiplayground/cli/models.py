@@ -167,12 +167,9 @@ async def _look(kernel: Kernel) -> tuple[list[ModelInfo], tuple[ModelProblem, ..
 
 def _with_running(app: App, models: list[ModelInfo]) -> list[ModelInfo]:
     """Say of each whether the running kernel has it in memory; another has none."""
-    from ._remote import running
+    from ._remote import loaded_models
 
-    remote = running(app.paths)
-    if remote is None:
-        return models
-    loaded = {(each["name"], model) for each in remote.services() for model in each["models"]}
+    loaded = loaded_models(app.paths)
     return [
         each.model_copy(update={"loaded": True, "backend": service})
         if (service := _holder(each, loaded)) is not None
