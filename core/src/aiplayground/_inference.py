@@ -67,10 +67,12 @@ class Inference:
             for service in self._services.values()
             for model in service.ops.residency.loaded
         }
-        return [
-            each.model_copy(update={"loaded": (each.service, each.name) in loaded})
-            for each in catalogue
+        # Copied only where something is different: there may be thousands.
+        self._catalogue = [
+            each if each.loaded is held else _changed(each, loaded=held)
+            for each, held in ((each, (each.service, each.name) in loaded) for each in catalogue)
         ]
+        return list(self._catalogue)
 
     async def _list(self, *, refresh: bool) -> list[ModelInfo]:
         if self._catalogue is None or refresh:
@@ -91,7 +93,8 @@ class Inference:
             service.log.logger.warning("Its models cannot be listed: %s", error.message)
             self._unlisted[service.name] = error
             return []
-        return [each.model_copy(update={"service": service.name}) for each in models]
+        name = service.name
+        return [each if each.service == name else _changed(each, service=name) for each in models]
 
     async def resolve(self, name: str, service: str | None = None) -> tuple[Service, ModelInfo]:
         """Find the backend that serves a model.
@@ -129,7 +132,7 @@ class Inference:
         if loaded != model.loaded and self._catalogue is not None:
             # Into the list, too: the next request for it finds the right one.
             place = self._catalogue.index(model)
-            model = self._catalogue[place] = model.model_copy(update={"loaded": loaded})
+            model = self._catalogue[place] = _changed(model, loaded=loaded)
         return service, model
 
     def _unknown(self, name: str) -> AIPlaygroundError:
@@ -320,6 +323,10 @@ def _ambiguous(name: str, found: list[ModelInfo]) -> InvalidParameters:
         f"'{name}' is the name of several models. Say which: {choices}.",
         details={"model": name, "choices": choices.split(", ")},
     )
+
+
+def _changed(model: ModelInfo, **fields: Any) -> ModelInfo:
+    return model.model_copy(update=fields)
 
 
 def _age(model: ModelInfo) -> float:
