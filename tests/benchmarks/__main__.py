@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from . import answer, dispatch, downloads, engine, gateway, startup
+from . import answer, dispatch, downloads, engine, gateway, models, startup
 from .measure import Row, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
@@ -20,6 +20,7 @@ PARTS = {
     "engine": engine,
     "gateway": gateway,
     "downloads": downloads,
+    "models": models,
 }
 ABOUT = """# Benchmarks
 
