@@ -22,6 +22,7 @@ from tests.hub_server import TOKEN, HubServer, Repository
 from aiplayground.errors import (
     AIPlaygroundError,
     FileOperationError,
+    InvalidSettings,
     ModelNotFound,
     ServiceNotAvailable,
 )
@@ -315,6 +316,13 @@ def test_offline_mode_is_said(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("aiplayground_models.fetcher.hub.is_offline_mode", lambda: True)
     with pytest.raises(ServiceNotAvailable, match="HF_HUB_OFFLINE"):
         fetch()
+
+
+def test_a_file_of_authorities_that_is_none(fetch: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("no certificate")
+    for name in ("x.pem", "gone.pem"):
+        with pytest.raises(InvalidSettings, match=r"hub\.ca_bundle.*cannot be used"):
+            fetch(network={"ca_bundle": str(tmp_path / name)})
 
 
 def test_a_disk_without_room_is_seen_before(
