@@ -19,8 +19,8 @@ PARTS = {
     "answer": answer,
     "engine": engine,
     "gateway": gateway,
-    "models": models,
     "downloads": downloads,
+    "models": models,
 }
 ABOUT = """# Benchmarks
 

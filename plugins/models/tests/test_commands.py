@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import random
 import signal
 import subprocess
@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from tests.hub_server import TOKEN, HubServer, Repository
 
+from aiplayground.cli import main
 from aiplayground.cli._app import App
 from aiplayground.paths import Paths
 from aiplayground.secrets import HF_TOKEN, Secrets
@@ -35,40 +36,46 @@ def hub() -> Iterator[HubServer]:
 
 
 class Aipg:
-    """Runs `aipg` with this package alone, in a home of its own."""
+    """Runs `aipg` with this package alone, in a home of its own: here, or as a process."""
 
-    def __init__(self, home: Path, hub: HubServer) -> None:
+    def __init__(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.home = home
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AIPG_", "HF_"))}
-        self.environment = kept | {
-            "AIPG_HOME": str(home),
-            "AIPG_PLUGINS__ALLOW": '["models"]',
-            "AIPG_HUB__ENDPOINT": hub.url,
-            "AIPG_HUB__RETRY_WAIT": "0.01",
-            "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
-            "NO_COLOR": "1",
-        }
+        self._capsys = capsys
+
+    def run(self, *args: str, code: int = 0) -> tuple[str, str]:
+        ended = main(args)
+        said = self._capsys.readouterr()
+        assert ended == code, said
+        return said.out, said.err
 
     def start(self, *args: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "aiplayground.cli", *args],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=self.environment,
         )
-
-    def run(self, *args: str, text: str = "", code: int = 0) -> tuple[str, str]:
-        process = self.start(*args)
-        out, err = process.communicate(text, timeout=60)
-        assert process.returncode == code, (out, err)
-        return out, err
 
 
 @pytest.fixture
-def aipg(tmp_path: Path, hub: HubServer) -> Aipg:
-    return Aipg(tmp_path, hub)
+def aipg(
+    tmp_path: Path,
+    hub: HubServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Aipg:
+    for name, value in {
+        "AIPG_HOME": str(tmp_path),
+        "AIPG_PLUGINS__ALLOW": '["models"]',
+        "AIPG_HUB__ENDPOINT": hub.url,
+        "AIPG_HUB__RETRY_WAIT": "0.01",
+        "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+        "NO_COLOR": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    return Aipg(tmp_path, capsys)
 
 
 def place(aipg: Aipg, name: str = "model-Q4_K_M.gguf") -> Path:
@@ -97,12 +104,12 @@ def test_failures_have_the_documented_exit_codes(aipg: Aipg) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_keeps_what_came_and_says_so(aipg: Aipg, hub: HubServer) -> None:
     hub.faults.stall_at.append(600_000)
-    process = aipg.start("pull", REPO)
-    assert process.stderr is not None
-    while "60 %" not in process.stderr.readline():
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    with aipg.start("pull", REPO) as process:
+        assert process.stderr is not None
+        while "60 %" not in (line := process.stderr.readline()):
+            assert line, "it ended"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "What came (600.0 kB) is kept: the same command goes on there" in err
     assert not place(aipg).exists()
@@ -111,23 +118,28 @@ def test_ctrl_c_keeps_what_came_and_says_so(aipg: Aipg, hub: HubServer) -> None:
     assert hub.bodies()[-1].headers["range"] == "bytes=600000-"
 
 
-def test_the_token_is_stored_tested_and_cleared(aipg: Aipg, hub: HubServer) -> None:
-    said = [*aipg.run("config", "hf-token", "--test", code=1)]
-    assert "There is no token" in said[1]
-    said += aipg.run("config", "hf-token", text=f"{TOKEN}\n")
+def test_the_token_is_stored_tested_and_cleared(
+    aipg: Aipg, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    def run(*args: str, text: str = "", code: int = 0) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+        said.extend(aipg.run("config", "hf-token", *args, code=code))
+        return "".join(said[-2:])
+
+    assert "There is no token" in run("--test", code=1)
+    run(text=f"{TOKEN}\n")
     assert Secrets(Paths.resolve(aipg.home), {}).get(HF_TOKEN) == TOKEN
-    said += aipg.run("config", "hf-token", "--test")
-    assert "as that of tester" in said[-2]
+    assert "as that of tester" in run("--test")
     hub.repositories[REPO].gated = True
-    said += aipg.run("pull", REPO)
-    said += aipg.run("config", "hf-token", text="hf_expired\n")
-    said += aipg.run("config", "hf-token", "--test", code=1)
-    assert "does not accept the token" in said[-1]
-    said += aipg.run("config", "hf-token", "--clear")
-    assert "There is no token" in said[-2]
+    said.extend(aipg.run("pull", REPO))
+    assert place(aipg).read_bytes() == MODEL
+    run(text="hf_expired\n")
+    assert "does not accept the token" in run("--test", code=1)
+    assert "There is no token" in run("--clear")
+    said += [each.read_text() for each in (aipg.home / "logs").iterdir()]
     assert not any(secret in text for text in said for secret in (TOKEN, "hf_expired"))
-    logs = [each.read_text() for each in (aipg.home / "logs").iterdir()]
-    assert not any(TOKEN in text for text in logs)
 
 
 @pytest.mark.parametrize(("args", "text"), [([], "a b\n"), ([], "\n"), (["--test", "--clear"], "")])

@@ -128,6 +128,7 @@ async def test_cancel_is_prompt_and_the_next_one_goes_on(tmp_path: Path, hub: Hu
     assert hub.bodies()[-1].headers["range"] == "bytes=700000-"
 
 
+@pytest.mark.full
 async def test_a_killed_fetcher_is_told_and_resumed(tmp_path: Path, hub: HubServer) -> None:
     hub.faults.stall_at.append(700_000)
     async with kernel_at(tmp_path, hub) as kernel:
@@ -185,6 +186,7 @@ async def test_closing_the_kernel_ends_its_downloads(tmp_path: Path, hub: HubSer
     assert fetchers() == []
 
 
+@pytest.mark.full
 async def test_more_than_may_be_at_once_wait(tmp_path: Path, hub: HubServer) -> None:
     hub.faults.stall_at.append(1000)
     async with kernel_at(tmp_path, hub, parallel=1) as kernel:
@@ -252,6 +254,7 @@ async def test_the_token_is_used_and_shown_nowhere(
     assert not any(secret in text for text in said for secret in (TOKEN, "hf_wrongWrong"))
 
 
+@pytest.mark.full
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs")
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting needs root")
 async def test_a_disk_that_is_full(tmp_path: Path, hub: HubServer) -> None:
@@ -274,6 +277,7 @@ async def test_a_disk_that_is_full(tmp_path: Path, hub: HubServer) -> None:
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.full
 async def test_what_is_not_there_is_code_minus_2(tmp_path: Path, hub: HubServer) -> None:
     async with kernel_at(tmp_path, hub) as kernel:
         with pytest.raises(ModelNotFound, match="There are: Q4_K_M"):

@@ -13,21 +13,25 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import close_session
 from tests.hub_server import TOKEN, HubServer, Repository
 
 from aiplayground.errors import (
     AIPlaygroundError,
     FileOperationError,
+    InvalidSettings,
     ModelNotFound,
     ServiceNotAvailable,
 )
 from aiplayground_models.fetcher import work
 from aiplayground_models.fetcher.faults import Later
-from aiplayground_models.fetcher.item import PART
+from aiplayground_models.fetcher.hub import Hub
+from aiplayground_models.fetcher.item import LOCK, PART
 from aiplayground_models.fetcher.job import Job, Network
 from aiplayground_models.fetcher.report import Reporter
 from aiplayground_models.fetcher.writer import Writer
@@ -317,6 +321,13 @@ def test_offline_mode_is_said(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> 
         fetch()
 
 
+def test_a_file_of_authorities_that_is_none(fetch: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("no certificate")
+    for name in ("x.pem", "gone.pem"):
+        with pytest.raises(InvalidSettings, match=r"hub\.ca_bundle.*cannot be used"):
+            fetch(network={"ca_bundle": str(tmp_path / name)})
+
+
 def test_a_disk_without_room_is_seen_before(
     hub: HubServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -399,6 +410,53 @@ def test_files_over_xet_go_on_where_they_ended(
     fetch()
     assert asked == [0]
     assert starts(hub) == ["bytes=900000-"]  # over HTTP, from there on
+    assert is_clean(tmp_path)
+
+
+def test_what_is_asked_of_xet(
+    hub: HubServer, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls are those of hf_xet 1.8, whose storage servers are stood in for."""
+    asked: list[dict[str, Any]] = []
+
+    class Session:
+        def new_download_stream_group(self, **given: Any) -> Session:
+            asked.append(given)
+            return self
+
+        def download_stream(self, info: tuple[str, int], start: int | None) -> Iterator[bytes]:
+            asked.append({"info": info, "start": start})
+            yield MODEL[start or 0 :]
+
+    stored = SimpleNamespace(file_hash="a" * 64, refresh_route=f"{hub.url}/api/xet")
+    said = SimpleNamespace(xet_file_data=stored)
+    monkeypatch.setattr(Hub, "metadata", lambda *_: said)
+    monkeypatch.setattr("hf_xet.XetSession", Session)
+    monkeypatch.setattr("hf_xet.XetFileInfo", lambda *given: given)
+    partial(tmp_path).parent.mkdir()
+    partial(tmp_path).write_bytes(MODEL[:300_000])
+    fetch(network={"token": TOKEN})
+    assert is_clean(tmp_path)
+    group, stream = asked
+    assert stream == {"info": ("a" * 64, len(MODEL)), "start": 300_000}
+    assert TOKEN in group["token_refresh_headers"]["authorization"]
+    assert TOKEN not in str(group["custom_headers"])
+    assert hub.bodies() == []
+
+
+def test_a_file_that_another_program_works_on_is_waited_for(
+    hub: HubServer, fetch: Fetch, tmp_path: Path
+) -> None:
+    (tmp_path / HIDDEN).mkdir()
+    lock = partial(tmp_path).with_suffix(LOCK)
+    with (
+        FileLock(lock),
+        pytest.raises(ServiceNotAvailable, match="Another program") as failed,
+    ):
+        fetch(network={"patience": 0.3})
+    assert failed.value.details["reason"] == "locked"
+    assert hub.bodies() == []
+    fetch()
     assert is_clean(tmp_path)
 
 
