@@ -17,7 +17,13 @@ from scripts import llama_wheel
 from scripts.bootstrap import READY, ROOT, fail, run, say, succeeds
 
 CONSTRAINTS = ROOT / "constraints.txt"
-EDITABLE = (".[serving]", "./plugins/llamacpp", "./plugins/guide", "./plugins/ai_backend")
+EDITABLE = (
+    ".[serving]",
+    "./plugins/llamacpp",
+    "./plugins/guide",
+    "./plugins/ai_backend",
+    "./plugins/models",
+)
 
 
 def development_tools() -> list[str]:

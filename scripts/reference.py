@@ -112,6 +112,7 @@ def settings() -> str:
                 section: Any = field.annotation
                 yield f"## `[{name}]`"
                 yield f"{inspect.getdoc(section)}\n\n{_table(section)}"
+                yield from _tables_in(name, section)
         yield "## `[services.NAME]`"
         yield f"{inspect.getdoc(ServiceSettings)}\n\n{_table(ServiceSettings)}"
         yield "## `[services.NAME.attach]`"
@@ -128,6 +129,15 @@ def settings() -> str:
         "`aipg config list` shows each value and where it comes from. Unknown keys are refused."
     )
     return page("Settings", about, parts())
+
+
+def _tables_in(name: str, section: Any) -> Iterator[str]:
+    """Describe the tables inside of a table."""
+    for inner, field in section.model_fields.items():
+        table = field.annotation
+        if inspect.isclass(table) and issubclass(table, BaseModel):
+            yield f"## `[{name}.{inner}]`"
+            yield f"{inspect.getdoc(table)}\n\n{_table(table)}"
 
 
 def _backends() -> Mapping[str, type[Any]]:

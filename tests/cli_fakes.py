@@ -96,7 +96,11 @@ async def chat(request):
 
 @hookimpl
 def register_commands():
-    return {"parrot": "fakecommands:parrot", "broken": "fakecommands:nothing"}
+    return {
+        "parrot": "fakecommands:parrot",
+        "config parrot": "fakecommands:parrot",
+        "broken": "fakecommands:nothing",
+    }
 '''
 
 COMMANDS = '''

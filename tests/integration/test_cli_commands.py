@@ -104,7 +104,7 @@ def test_models_are_listed_and_broken_files_explained(cli: Cli) -> None:
     folder.mkdir()
     (folder / "broken.gguf").write_bytes(b"not a model")
     listed = cli.json("models")
-    assert [each["name"] for each in listed["models"]] == ["parrot", "giant"]
+    assert [each["name"] for each in listed["models"]] == ["giant", "parrot"]
     assert [Path(each["path"]).name for each in listed["problems"]] == ["broken.gguf"]
     assert listed["folders"] == [str(folder)]
     text = cli.run("models", "--paths").stdout
@@ -117,7 +117,7 @@ def test_plugins_lists_failures_and_what_is_off(cli: Cli) -> None:
     listed = cli.json("plugins")
     (plugin,) = listed["plugins"]
     assert plugin["services"] == ["fake-backend", "absent-backend"]
-    assert plugin["commands"] == ["parrot", "broken"]
+    assert plugin["commands"] == ["parrot", "config parrot", "broken"]
     (cli.plugins / "fakeplug.py").write_text("raise ImportError('no engine here')")
     listed = cli.json("plugins")
     assert listed["plugins"] == []
@@ -132,6 +132,22 @@ def test_commands_of_plugins_run(cli: Cli) -> None:
     assert (done.returncode, done.stdout) == (0, f"squawk {cli.home}\n")
     assert "does not import" in cli.run("broken").stderr
     assert "Did you mean 'parrot'?" in cli.run("parot").stderr
+
+
+def test_a_plugin_brings_a_command_into_a_group(cli: Cli) -> None:
+    done = cli.run("config", "parrot")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("squawk")
+    assert "No such command" in cli.run("config", "parot").stderr
+
+
+@pytest.mark.parametrize("command", [["pull", "x"], ["config", "hf-token"]])
+def test_a_command_of_a_package_that_is_not_there_says_what_to_install(
+    cli: Cli, command: list[str]
+) -> None:
+    done = cli.run(*command)
+    assert done.returncode == 2
+    assert "pip install aiplayground-models" in done.stderr
 
 
 def test_doctor_lets_each_engine_answer(cli: Cli) -> None:

@@ -19,6 +19,7 @@ PROJECTS = {
     "aiplayground_llamacpp": ROOT / "plugins/llamacpp",
     "aiplayground_guide": ROOT / "plugins/guide",
     "aiplayground_ai_backend": ROOT / "plugins/ai_backend",
+    "aiplayground_models": ROOT / "plugins/models",
 }
 MANIFESTS = find_spec("aiplayground.manifest") is not None
 """Whether this kernel reads backends without Python."""

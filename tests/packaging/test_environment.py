@@ -40,7 +40,12 @@ def test_constraints_are_names_and_versions_alone() -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["pyproject.toml", "plugins/llamacpp/pyproject.toml", "plugins/ai_backend/pyproject.toml"],
+    [
+        "pyproject.toml",
+        "plugins/llamacpp/pyproject.toml",
+        "plugins/ai_backend/pyproject.toml",
+        "plugins/models/pyproject.toml",
+    ],
 )
 def test_whatever_is_needed_is_constrained(file: str) -> None:
     project = tomllib.loads((ROOT / file).read_text(encoding="utf-8"))["project"]

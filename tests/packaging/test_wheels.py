@@ -68,7 +68,13 @@ def test_guide_wheel_carries_the_model(wheels: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["aiplayground_llamacpp", "aiplayground_guide", "aiplayground_ai_backend"]
+    "name",
+    [
+        "aiplayground_llamacpp",
+        "aiplayground_guide",
+        "aiplayground_ai_backend",
+        "aiplayground_models",
+    ],
 )
 def test_plugins_declare_a_range_of_kernels(name: str, wheels: dict[str, Path]) -> None:
     with zipfile.ZipFile(wheels[name]) as archive:

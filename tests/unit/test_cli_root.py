@@ -103,8 +103,8 @@ def test_wrong_words_get_a_suggestion_and_exit_code_2(
 
 
 def test_commands_of_later_versions_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["presets"]) == exits.USAGE
-    assert "There is no command 'presets'." in capsys.readouterr().err
+    assert main(["generate"]) == exits.USAGE
+    assert "There is no command 'generate'." in capsys.readouterr().err
 
 
 def test_completion_of_command_names_imports_none(tmp_path: Path) -> None:

@@ -6,17 +6,22 @@ import asyncio
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from .errors import InvalidParameters, PluginError, ServiceNotAvailable, suggest
 
 if TYPE_CHECKING:
     from .kernel import Kernel
     from .stores import Store
+    from .stores.backend_services import BackendServicesStore
+    from .stores.models import ModelsStore
+    from .stores.presets import PresetsStore
 
 BUILT_IN: Mapping[str, str] = {
     "backendServices": "aiplayground.stores.backend_services:BackendServicesStore",
     "openAiCompatibleChat": "aiplayground.stores.chat:OpenAiCompatibleChatStore",
+    "models": "aiplayground.stores.models:ModelsStore",
+    "presets": "aiplayground.stores.presets:PresetsStore",
 }
 """The kernel's own stores, each as "package.module:StoreClass"."""
 
@@ -31,6 +36,14 @@ class Stores:
         self._open: dict[str, asyncio.Task[Store[Any]]] = {}
         self._closed = False
 
+    @overload
+    async def open(self, name: Literal["backendServices"]) -> BackendServicesStore: ...
+    @overload
+    async def open(self, name: Literal["models"]) -> ModelsStore: ...
+    @overload
+    async def open(self, name: Literal["presets"]) -> PresetsStore: ...
+    @overload
+    async def open(self, name: str) -> Any: ...
     async def open(self, name: str) -> Any:
         """Return a store, made and brought up at first use; N callers get the same one.
 

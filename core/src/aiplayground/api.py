@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from .states import BackendStatus
+from .types import ModelKind
 
 if TYPE_CHECKING:
     from .devices import ComputeDevice
@@ -61,15 +62,28 @@ class ApiServiceInformation(Answer):
 
 
 class ModelInfo(Answer):
-    """A model; `size` is in bytes."""
+    """A model; `size` is in bytes, `context_length` in tokens, `parameters` counts weights.
+
+    `path` is a file or a folder; empty for one that lies with a server elsewhere. `backend` is the
+    service that has it in memory, else the first that can serve it; without one, none can here.
+    `backends` are all that can, where there are several. `format` is `gguf`, `safetensors`,
+    `pickle`, `openvino`, `transformers` or `diffusers`; `repo` is where it came from.
+    """
 
     name: str
     path: str
-    type: Literal[
-        "llm", "embedding", "checkpoint", "lora", "vae", "controlnet", "inpaint", "upscale"
-    ]
+    type: ModelKind
     size: int | None = None
     loaded: bool | None = None
+    format: str | None = None
+    quantization: str | None = None
+    context_length: int | None = None
+    parameters: int | None = None
+    architecture: str | None = None
+    vision: bool | None = None
+    backend: str | None = None
+    backends: tuple[str, ...] | None = None
+    repo: str | None = None
 
 
 class ModelDownloadInfo(Shape):
@@ -208,6 +222,12 @@ class StoreAnswer(Answer):
 
     version: int
     result: Any = None
+
+
+class ModelsChange(Answer):
+    """The models on the disk changed; `count` is how many there are now."""
+
+    count: int
 
 
 class Moment(Answer):

@@ -190,7 +190,10 @@ def register_routes() -> Sequence[Any]:
 
 @hookspec
 def register_commands() -> Mapping[str, str]:
-    """Return CLI commands by name, each as `"package.module:click_command"`, imported on use."""
+    """Return CLI commands by name, each as `"package.module:click_command"`, imported on use.
+
+    A name with a space is a command inside a built-in group: `"config hf-token"`.
+    """
 
 
 @hookspec

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from . import _store_methods
 from ._files import confined, save_image
+from ._listing import list_models, model_exists
 from ._method import OPEN_ATTRIBUTE, Handler, Method, Parameters
 from .api import (
     ApiServiceInformation,
@@ -101,22 +102,22 @@ async def ensure_backend_readiness(kernel: Kernel, backend: ServiceName, model: 
 # Models -------------------------------------------------------------------------------------
 
 
-@_method("loadModels", MODELS, listing=True, waits_for=_WITH_MODELS)
+@_method("loadModels", MODELS, listing=True)
 async def load_models(kernel: Kernel) -> list[ModelInfo]:
-    """Return the language models that are there."""
-    raise _missing("loadModels", _WITH_MODELS)
+    """Return the models that backends serve and those that lie in the model folders, by name."""
+    return await list_models(kernel)
 
 
-@_method("refreshLLMModels", MODELS, listing=True, waits_for=_WITH_MODELS)
+@_method("refreshLLMModels", MODELS, listing=True)
 async def refresh_llm_models(kernel: Kernel) -> None:
-    """Look at the disk again for language models."""
-    raise _missing("refreshLLMModels", _WITH_MODELS)
+    """Look at the model folders again; `modelsChanged` tells if something is different."""
+    await kernel.library.refresh()
 
 
-@_method("getModelPaths", MODELS, listing=True, waits_for=_WITH_MODELS)
+@_method("getModelPaths", MODELS, listing=True)
 async def get_model_paths(kernel: Kernel) -> dict[str, str]:
-    """Return the folder of each kind of model."""
-    raise _missing("getModelPaths", _WITH_MODELS)
+    """Return the folder of each kind of model; it may not be there yet."""
+    return {kind: folder.as_posix() for kind, folder in kernel.model_paths.folders.items()}
 
 
 @_method("downloadModel", MODELS, waits_for=_WITH_MODELS)
@@ -125,10 +126,13 @@ async def download_model(kernel: Kernel, model_info: ModelDownloadInfo) -> None:
     raise _missing("downloadModel", _WITH_MODELS)
 
 
-@_method("checkModelExists", MODELS, waits_for=_WITH_MODELS)
+@_method("checkModelExists", MODELS)
 async def check_model_exists(kernel: Kernel, path: Text) -> bool:
-    """Say whether the file of a model is there."""
-    raise _missing("checkModelExists", _WITH_MODELS)
+    """Say whether a model, or a file of one, is there, whole.
+
+    `path` is relative to the model folders (`llm/x.gguf`), or lies in one of them.
+    """
+    return await model_exists(kernel, path)
 
 
 # Devices ------------------------------------------------------------------------------------

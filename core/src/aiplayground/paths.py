@@ -115,6 +115,11 @@ class Paths:
         """Where the file of the conversations lies. Private (0700)."""
         return self.data / "conversations"
 
+    @property
+    def presets(self) -> Path:
+        """Where the user's own presets lie, one file each."""
+        return self.config / "presets"
+
     def service_data(self, name: str) -> Path:
         """Where a service's engine keeps its own files."""
         return self.data / "services" / _checked(name)

@@ -24,7 +24,8 @@ class Entry(NamedTuple):
 COMMANDS = {
     "chat": Entry("chat", "command", "Talk to a model, once or in a conversation."),
     "chats": Entry("chats", "command", "List, search, show and export kept conversations."),
-    "models": Entry("models", "command", "List the models on this computer."),
+    "models": Entry("models", "command", "List the models here, show one, remove one."),
+    "presets": Entry("presets", "command", "List the presets: named settings for a kind of work."),
     "services": Entry("services", "command", "List the services (backends) and their state."),
     "setup": Entry("setup", "command", "Install what a service needs."),
     "serve": Entry("serve", "command", "Serve every backend on one local port."),
@@ -45,6 +46,20 @@ COMMANDS = {
 """The built-in commands, in the order in which a newcomer needs them."""
 
 
+class Brought(NamedTuple):
+    """A command of ours that a package of its own brings: its line in the help."""
+
+    package: str
+    help: str
+
+
+BROUGHT = {
+    "pull": Brought("aiplayground-models", "Download a model from the Hugging Face Hub."),
+    "config hf-token": Brought("aiplayground-models", "Store the token for the Hugging Face Hub."),
+}
+"""The help names them whether or not the package is there; without it, they say what to install."""
+
+
 class CommandGroup(click.Group):
     """Built-in commands, then those that plugins bring.
 
@@ -62,10 +77,7 @@ class CommandGroup(click.Group):
             entry = COMMANDS[cmd_name]
             found: Any = getattr(import_module(f".{entry.module}", __package__), entry.attribute)
             return found if isinstance(found, click.Command) else None
-        if cmd_name.startswith("-"):
-            return None
-        plugin_command = self._of_plugins(ctx).get(cmd_name)
-        return plugin_command.load() if plugin_command else None
+        return brought_command(ctx, cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -79,14 +91,14 @@ class CommandGroup(click.Group):
         ):
             from aiplayground.errors import suggest
 
-            known = [*COMMANDS, *self._of_plugins(ctx)]
+            known = [*COMMANDS, *BROUGHT, *_of_plugins(ctx)]
             ctx.fail(f"There is no command '{name}'.{suggest(name, known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+            formatter.write_dl([(name, entry.help) for name, entry in _listed()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete command names without importing them."""
@@ -94,17 +106,63 @@ class CommandGroup(click.Group):
 
         found = [
             CompletionItem(name, help=entry.help)
-            for name, entry in COMMANDS.items()
+            for name, entry in _listed()
             if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
-    def _of_plugins(self, ctx: click.Context) -> dict[str, PluginCommand]:
-        from ._app import App
-        from ._discovery import discover, plugin_commands
 
-        if "plugin commands" not in ctx.meta:
-            app = ctx.find_object(App) or App()
-            ctx.meta["plugin commands"] = plugin_commands(discover(app)).commands
-        found: dict[str, PluginCommand] = ctx.meta["plugin commands"]
-        return found
+class OpenGroup(click.Group):
+    """A built-in command with commands of its own, to which plugins add: `"config hf-token"`."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command of the group's own, else one that a plugin brings."""
+        own = super().get_command(ctx, cmd_name)
+        return own or brought_command(ctx, f"{self.name} {cmd_name}")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands, those of packages of ours included."""
+        own = {name: self.commands[name].get_short_help_str(limit=70) for name in self.commands}
+        brought = {
+            name.removeprefix(f"{self.name} "): entry.help
+            for name, entry in BROUGHT.items()
+            if name.startswith(f"{self.name} ")
+        }
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted({**brought, **own}.items()))
+
+
+def brought_command(ctx: click.Context, name: str) -> click.Command | None:
+    """Import the command of a plugin, by its whole name; None if no plugin brings it.
+
+    Raises click's `UsageError` for one of ours whose package is not installed.
+    """
+    if name.startswith("-") or " -" in name:
+        return None
+    found = _of_plugins(ctx).get(name)
+    if found is not None:
+        return found.load()
+    if name in BROUGHT and not ctx.resilient_parsing:
+        ctx.fail(f"'{name}' needs a package more: pip install {BROUGHT[name].package}")
+    return None
+
+
+def _listed() -> list[tuple[str, Entry | Brought]]:
+    """Return the top commands of the help, in its order."""
+    listed: list[tuple[str, Entry | Brought]] = []
+    for name, entry in COMMANDS.items():
+        listed.append((name, entry))
+        if name == "models":
+            listed += [(each, BROUGHT[each]) for each in BROUGHT if " " not in each]
+    return listed
+
+
+def _of_plugins(ctx: click.Context) -> dict[str, PluginCommand]:
+    from ._app import App
+    from ._discovery import discover, plugin_commands
+
+    if "plugin commands" not in ctx.meta:
+        app = ctx.find_object(App) or App()
+        ctx.meta["plugin commands"] = plugin_commands(discover(app)).commands
+    found: dict[str, PluginCommand] = ctx.meta["plugin commands"]
+    return found

@@ -11,7 +11,7 @@ from ._app import App, json_option
 from ._output import print_json
 from ._run import run_with_any
 from ._sampling import given, sampling_options
-from .completion import complete_model
+from .completion import complete_model, complete_preset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,13 @@ if TYPE_CHECKING:
 @click.option(
     "--conversation", metavar="ID", help="Go on with this one; `aipg chats` lists what is kept."
 )
+@click.option(
+    "-p",
+    "--preset",
+    metavar="NAME",
+    shell_complete=complete_preset,
+    help="Take what a preset says (see `aipg presets`), or its variant: NAME/VARIANT.",
+)
 @sampling_options
 @json_option
 @click.pass_obj
@@ -45,6 +52,7 @@ def command(
     system: str | None,
     newest: bool,
     conversation: str | None,
+    preset: str | None,
     **options: Any,
 ) -> None:
     """Talk to a model, once or in a conversation.
@@ -59,6 +67,12 @@ def command(
     """
     sampling = given(options)
     resume = conversation or ("last" if newest else None)
+    if preset is not None:
+        from ._presets import of_chat
+
+        says = of_chat(app, preset)
+        model, system = model or says.model, says.system if system is None else system
+        sampling = says.sampling | sampling  # what stands on the command line wins
     text = _message(message)
     if text is not None:
         said = run_with_any(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ._app import App, json_option
+from ._group import OpenGroup
 from ._output import print_json, print_table, say, warn
 from .completion import complete_setting
 
@@ -22,7 +23,7 @@ HIDDEN = "**********"
 """What is shown of a secret, whatever its length."""
 
 
-@click.group("config")
+@click.group("config", cls=OpenGroup)
 def command() -> None:
     """Show and change settings.
 

@@ -28,7 +28,7 @@ from ._place import Address
 
 if TYPE_CHECKING:
     from aiplayground.stores import Store, StoreState
-    from aiplayground.stores.views import BackendServices
+    from aiplayground.stores.views import BackendServices, Models, Presets
 
     from ._stores import Mirrors, RemoteStore
 
@@ -107,6 +107,10 @@ class AsyncClient:
 
     @overload
     async def store(self, name: Literal["backendServices"]) -> BackendServices: ...
+    @overload
+    async def store(self, name: Literal["models"]) -> Models: ...
+    @overload
+    async def store(self, name: Literal["presets"]) -> Presets: ...
     @overload
     async def store(self, name: str, kind: type[Store[S]]) -> RemoteStore[S]: ...
     @overload

@@ -6,9 +6,11 @@ documentation are made from them. Durations are in seconds.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from aiplayground.models._kinds import KINDS
 
 from ._attach import AttachSettings, EndpointSettings
 from ._section import Folder, Names, Section
@@ -28,11 +30,70 @@ class PluginSettings(Section):
     deny: Names = Field(default=(), description="Plugins that never load, whatever `allow` says.")
 
 
+def _kind(name: str) -> Any:
+    """Describe the setting of one kind's folder."""
+    kind = KINDS[name]
+    text = f"Folder of {kind.title}; not set: `{kind.folder}` in the root."
+    return Field(default=None, description=text)
+
+
+class ModelPathSettings(Section):
+    """The folder of each kind of model, where it is not below the root."""
+
+    llm: Folder | None = _kind("llm")
+    embedding: Folder | None = _kind("embedding")
+    checkpoint: Folder | None = _kind("checkpoint")
+    inpaint: Folder | None = _kind("inpaint")
+    lora: Folder | None = _kind("lora")
+    vae: Folder | None = _kind("vae")
+    controlnet: Folder | None = _kind("controlnet")
+    upscale: Folder | None = _kind("upscale")
+    diffusion_model: Folder | None = _kind("diffusion_model")
+    text_encoder: Folder | None = _kind("text_encoder")
+    clip_vision: Folder | None = _kind("clip_vision")
+    style_model: Folder | None = _kind("style_model")
+    textual_inversion: Folder | None = _kind("textual_inversion")
+    hypernetwork: Folder | None = _kind("hypernetwork")
+    gligen: Folder | None = _kind("gligen")
+    photomaker: Folder | None = _kind("photomaker")
+    ipadapter: Folder | None = _kind("ipadapter")
+    vae_approx: Folder | None = _kind("vae_approx")
+    audio_encoder: Folder | None = _kind("audio_encoder")
+    model_patch: Folder | None = _kind("model_patch")
+    latent_upscale: Folder | None = _kind("latent_upscale")
+    stt: Folder | None = _kind("stt")
+    tts: Folder | None = _kind("tts")
+    face_swap: Folder | None = _kind("face_swap")
+    face_restore: Folder | None = _kind("face_restore")
+    nsfw_detector: Folder | None = _kind("nsfw_detector")
+
+
 class ModelSettings(Section):
     """Where models lie, and which one is meant when none is named."""
 
+    root: Folder | None = Field(
+        default=None, description="Folder of our own models; not set: `models` in the data folder."
+    )
+    paths: ModelPathSettings = ModelPathSettings()
+    external: Names = Field(
+        default=(),
+        description=(
+            "Other programs whose models are used where they lie, and never changed: "
+            "`huggingface`, `lm-studio`, `ollama`, or the path of such a program's folder."
+        ),
+    )
     folders: Annotated[tuple[Folder, ...], Field(strict=False)] = Field(
         default=(), description="Further folders with model files; only ever read."
+    )
+    watch: Literal["auto", "poll", "off"] = Field(
+        default="auto",
+        description=(
+            "Whether model folders are watched while a page or program listens for changes: as the "
+            "system tells of them (auto), by looking now and then (poll), or not (off)."
+        ),
+    )
+    watch_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=5, description="Seconds between looks at the folders where they are polled."
     )
     default: str | None = Field(
         default=None, description="Model that a chat uses when the caller names none."

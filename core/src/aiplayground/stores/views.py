@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+from aiplayground.api import ModelDownloadInfo
 from aiplayground.states import BackendStatus
 
 from ._surface import StoreView
 from .backend_services import BackendServicesState
+from .models import ModelsState
+from .presets import PresetsState
 
 
 class BackendServices(StoreView[BackendServicesState], Protocol):
@@ -24,3 +27,32 @@ class BackendServices(StoreView[BackendServicesState], Protocol):
 
     async def set_up_service(self, service_name: str) -> None:
         """Install what a service needs."""
+
+
+class Models(StoreView[ModelsState], Protocol):
+    """The store `models`."""
+
+    async def refresh_models(self) -> None:
+        """Look at the model folders again."""
+
+    async def download_model(self, model_info: ModelDownloadInfo) -> None:
+        """Download a model; returns when it is complete."""
+
+
+class Presets(StoreView[PresetsState], Protocol):
+    """The store `presets`."""
+
+    async def set_active_preset(self, index: int) -> None:
+        """Make a preset the active one."""
+
+    async def set_active_variant(self, name: str | None = None) -> None:
+        """Choose a variant of the active preset; None means the first."""
+
+    async def set_setting(self, key: str, value: Any = None) -> None:
+        """Set a setting of the active preset; None brings its default back."""
+
+    async def reset_settings(self) -> None:
+        """Bring the defaults of all settings of the active preset back."""
+
+    async def load_presets(self) -> None:
+        """Read every preset anew."""

@@ -1,0 +1,1 @@
+"""Models for AI Playground: downloads from the Hugging Face Hub."""

@@ -1,0 +1,83 @@
+"""`aipg presets`, and `aipg chat --preset`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli_fakes import Cli
+
+LOUD: dict[str, Any] = {
+    "name": "Loud",
+    "type": "text",
+    "backend": "fake-backend",
+    "settings": {
+        "systemPrompt": {"name": "Instructions", "type": "text", "default": "shout"},
+        "temperature": {"name": "Temperature", "type": "number", "default": 0.5, "max": 2},
+        "volume": {"name": "Volume", "type": "number", "default": 11},
+    },
+    "variants": [
+        {"name": "usual"},
+        {"name": "silent", "settings": {"systemPrompt": "", "temperature": 0}},
+    ],
+}
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    made = Cli(tmp_path)
+    folder = made.home / "config" / "presets"
+    folder.mkdir(parents=True)
+    (folder / "loud.json").write_text(json.dumps(LOUD, indent=1))
+    return made
+
+
+def test_the_list_has_what_is_right_and_what_is_wrong(cli: Cli, tmp_path: Path) -> None:
+    bad = tmp_path / "home" / "config" / "presets" / "bad.json"
+    bad.write_text('{\n "name": "Bad",\n "type": "song"\n}')
+    told = cli.json("presets")
+    found = {each["preset"]["name"]: each for each in told["presets"]}
+    assert (found["Chat"]["origin"], found["Loud"]["origin"]) == ("built-in", "user")
+    assert found["Loud"]["available"] is True
+    assert found["Loud"]["preset"] == LOUD
+    reason = "'type': input should be 'text', 'image' or 'comfy'"
+    assert told["problems"] == [{"file": str(bad), "line": 3, "reason": reason}]
+    done = cli.run("presets")
+    assert done.returncode == 0
+    assert "Loud" in done.stdout
+    assert f"{bad}:3: {reason}" in done.stderr
+
+
+def test_one_is_shown_in_full(cli: Cli) -> None:
+    done = cli.run("presets", "show", "loud", "--variant", "silent")
+    assert done.returncode == 0
+    assert "Variants: usual, silent" in done.stdout
+    assert "number to 2" in done.stdout
+    assert "'settings.volume' means nothing to a chat" in done.stdout
+    shown = cli.json("presets", "show", "Loud", "--variant", "silent")
+    assert shown["preset"]["settings"]["temperature"]["default"] == 0
+    assert "Did you mean 'Loud'" in cli.json("presets", "show", "Lod", code=1)["message"]
+
+
+def test_files_are_checked(cli: Cli, tmp_path: Path) -> None:
+    good, bad = tmp_path / "home" / "config" / "presets" / "loud.json", tmp_path / "bad.json"
+    bad.write_text("{,}")
+    told = cli.json("presets", "check", str(good), str(bad), code=1)
+    assert [each["name"] for each in told["presets"]] == ["Loud"]
+    assert told["problems"][0]["line"] == 1
+    done = cli.run("presets", "check", str(good))
+    assert (done.returncode, "'Loud' is right" in done.stdout) == (0, True)
+    assert f"{bad}:1: " in cli.run("presets", "check", str(bad)).stdout
+
+
+def test_a_chat_takes_what_a_preset_says(cli: Cli) -> None:
+    done = cli.run("chat", "--preset", "Loud", "hi")
+    assert (done.returncode, done.stdout) == (0, "hi <su>\n")
+    assert "'volume' of 'Loud' means nothing to a chat" in done.stderr
+    assert cli.run("chat", "--preset", "Loud/silent", "hi").stdout == "hi <u>\n"
+    body = cli.json("chat", "--preset", "Loud/loudest", "hi", code=1)
+    assert "There is no variant 'loudest'" in body["message"]
+    body = cli.json("chat", "--preset", "Code helper", "--top-p", "0.5", "hi", code=1)
+    assert "does not support top_p" in body["message"]
