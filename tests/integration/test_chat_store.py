@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
@@ -24,7 +25,9 @@ from aiplayground.errors import (
 from aiplayground.hookspecs import hookimpl
 from aiplayground.kernel import Kernel
 from aiplayground.specs import Capability
+from aiplayground.stores._store import ACTION_ATTRIBUTE
 from aiplayground.stores.chat import ChatState, OpenAiCompatibleChatStore
+from aiplayground.stores.views import OpenAiCompatibleChat
 from aiplayground.types import ChatChunk, ChatRequest, Usage
 
 NAME = "openAiCompatibleChat"
@@ -594,3 +597,13 @@ def test_the_state_says_what_a_message_is() -> None:
     state = ChatState(messages=(ChatMessage(id="1", role="user", content="a", timestamp=1),))
     assert state.messages[0].status is MessageStatus.COMPLETE
     assert not state.is_generating
+
+
+def test_the_view_has_every_action() -> None:
+    named = {name for name in vars(OpenAiCompatibleChat) if not name.startswith("_")}
+    own = vars(OpenAiCompatibleChatStore)
+    actions = {name for name in own if hasattr(own[name], ACTION_ATTRIBUTE)}
+    assert actions <= named
+    for name in actions:
+        view = inspect.signature(getattr(OpenAiCompatibleChat, name)).parameters
+        assert list(view) == list(inspect.signature(own[name]).parameters), name
