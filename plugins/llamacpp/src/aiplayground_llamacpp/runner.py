@@ -77,8 +77,11 @@ class BatchRunner:
 
     @property
     def active(self) -> int:
-        """How many jobs are waiting or in work. On the loop, as all who change that."""
-        return len(self._open)
+        """How many jobs are waiting or in work, given up or not.
+
+        On the loop, as all who change that.
+        """
+        return len(self._open) or int(self.counters.slots_busy > 0)
 
     def start(self) -> None:
         """Begin, with measurements while there is nothing else to do."""
@@ -166,17 +169,9 @@ class BatchRunner:
             self._place_waiting()
         else:
             self._memory.tidy()
-        seen = False
-        batches = self._next
+        batches, seen = self._next, False
         if batches is None:
-            chunk = self._pace.chunk(quiet=all(slot.pending != 1 for slot in self._slots))
-            seen = self._viewer is not None and self._look(self._viewer, chunk)
-            parts = next_parts(self._slots, self._context.batch_size, chunk)
-            if self._viewer is not None:
-                parts = up_to_images(parts)
-            batches = split(parts, self._measuring.sizes)
-            if self._viewer is None and goes_on(parts, self._slots):
-                self._next = batches
+            batches, seen = self._plan()
         for batch in batches:
             if not self._compute(batch):
                 break
@@ -184,6 +179,18 @@ class BatchRunner:
             self.counters.steps += 1
             self.counters.step_seconds += perf_counter() - started
         return bool(batches or seen or self._waiting)
+
+    def _plan(self) -> tuple[list[list[Part[Branch]]], bool]:
+        """Return the batches of this step, and whether a piece of an image was done before them."""
+        chunk = self._pace.chunk(quiet=all(slot.pending != 1 for slot in self._slots))
+        seen = self._viewer is not None and self._look(self._viewer, chunk)
+        parts = next_parts(self._slots, self._context.batch_size, chunk)
+        if self._viewer is not None:
+            parts = up_to_images(parts)
+        batches = split(parts, self._measuring.sizes)
+        if self._viewer is None and goes_on(parts, self._slots):
+            self._next = batches
+        return batches, seen
 
     def _look(self, viewer: Viewer, most: int) -> bool:
         """Do a piece of the image that is next; return False if there is none."""
