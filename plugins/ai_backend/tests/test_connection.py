@@ -150,13 +150,25 @@ async def test_leaving_early_tells_the_worker() -> None:
         assert not upstream._idle  # nobody else gets the rest
 
 
-async def test_a_silent_worker_is_given_up() -> None:
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("begin", [b"", CHUNKED, CHUNKED + b"2\r\nbo\r\n"])
+async def test_a_silent_worker_is_given_up(whole: bool, begin: bytes) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(begin if await read_request(reader) else b"")
         await reader.read()
 
     async with worker(serve) as lease, asyncio.timeout(10):
         with pytest.raises(ServiceNotAvailable, match=r"nothing for 0\.1 s"):
-            await ask(Upstream(0.1), lease)
+            await ask(Upstream(0.1), lease, whole=whole)
+
+
+async def test_workers_that_have_ended_leave_nothing_behind() -> None:
+    upstream = Upstream(10)
+    for _ in range(3):
+        async with worker(always(LENGTH)) as lease:
+            await ask(upstream, lease)
+            upstream._idle[origin_of(lease.base_url)][0].close()
+    assert len(upstream._idle) == 1
 
 
 async def test_a_worker_waits_while_nobody_reads_and_is_not_taken_for_silent() -> None:

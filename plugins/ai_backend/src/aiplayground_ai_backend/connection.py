@@ -87,9 +87,9 @@ class Connection(asyncio.Protocol):
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._size = 0
+        self._heard = self._loop.time()
         if self._paused:
             self._paused = False
-            self._heard = self._loop.time()
             self._transport.resume_reading()
         return data
 
@@ -123,8 +123,9 @@ class Connection(asyncio.Protocol):
         self._timer = None
         if self._ended or self._error is not None:
             return
-        now = self._loop.time()
-        silent = 0.0 if self._pieces else now - self._heard
+        # What waits for a slow client is not the worker's silence.
+        unread = self._pieces and not self._whole
+        silent = 0.0 if unread else self._loop.time() - self._heard
         if silent >= self._patience:
             self._fail(Broken(f"it sent nothing for {self._patience:g} s"))
         else:

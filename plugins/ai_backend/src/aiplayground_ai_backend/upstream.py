@@ -89,6 +89,7 @@ class Upstream:
         return None
 
     async def _connect(self, origin: Origin) -> Connection:
+        self._forget_the_gone()
         loop = asyncio.get_running_loop()
         tls = True if origin.tls else None
         try:
@@ -99,6 +100,12 @@ class Upstream:
         except OSError as error:
             raise Broken(str(error) or "it could not be reached in time") from error
         return connection
+
+    def _forget_the_gone(self) -> None:
+        """Drop the connections to workers that have ended: each start has a port of its own."""
+        for origin, idle in list(self._idle.items()):
+            if not any(each.usable for each in idle):
+                del self._idle[origin]
 
     def _give_back(self, origin: Origin, connection: Connection) -> None:
         if not connection.usable:
