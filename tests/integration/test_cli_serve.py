@@ -133,6 +133,22 @@ def test_a_signal_ends_it_in_order(cli: Served, number: signal.Signals) -> None:
     assert not (cli.home / "runtime" / "token").exists()
 
 
+def test_a_supervisor_is_told_when_it_serves(cli: Served, tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.settimeout(30)
+        environment = cli.environment(NOTIFY_SOCKET=address)
+        with subprocess.Popen(
+            [*cli.argv, "serve"], env=environment, stdout=subprocess.DEVNULL
+        ) as server:
+            assert listener.recv(100) == b"READY=1"
+            assert cli.run("services").returncode == 0
+            server.send_signal(signal.SIGTERM)
+            assert listener.recv(100) == b"STOPPING=1"
+            assert server.wait(30) == 0
+
+
 def test_a_second_one_is_told_who_holds_the_home(cli: Served) -> None:
     told = cli.serve()
     second = cli.run("serve")

@@ -21,6 +21,7 @@ HEAVY = [
     "llama_cpp",
     "torch",
     "prompt_toolkit",
+    "keyring",
 ]
 ROOT = Path(aiplayground.__file__).parent
 WINDOWS_ONLY = {"aiplayground._processes.windows"}
@@ -41,7 +42,8 @@ def python(source: str, *options: str) -> str:
 @pytest.mark.parametrize(
     "module",
     ["aiplayground", "aiplayground.hookspecs", "aiplayground.specs", "aiplayground.events",
-     "aiplayground.states", "aiplayground._loader", "aiplayground.middleware"],
+     "aiplayground.states", "aiplayground._loader", "aiplayground.middleware",
+     "aiplayground.secrets"],
 )  # fmt: skip
 def test_a_cheap_module_loads_nothing_heavy(module: str) -> None:
     source = f"import sys, {module}; print(*({HEAVY!r} & sys.modules.keys()))"

@@ -4,14 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .errors import InvalidParameters, PluginError, suggest
 
 if TYPE_CHECKING:
     from ._method import Method, Parameters
     from .kernel import Kernel
+
+
+class Closing(Protocol):
+    """What a plugin keeps for a kernel (`Kernel.part`)."""
+
+    async def aclose(self) -> None:
+        """End what it does; called before the services stop."""
+
+
+Part = TypeVar("Part", bound=Closing)
+
+
+class Parts:
+    """What plugins keep for one kernel, by the function that makes it."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._made: dict[Callable[[Kernel], Any], Any] = {}
+
+    def get(self, make: Callable[[Kernel], Part]) -> Part:
+        """Return what `make` makes of this kernel, the same one each time."""
+        if make not in self._made:
+            self._made[make] = make(self._kernel)
+        found: Part = self._made[make]
+        return found
+
+    async def close(self) -> None:
+        """Close all, the newest first; one that fails or takes long is logged."""
+        limit = self._kernel.settings.timeouts.hook
+        for each in reversed(list(self._made.values())):
+            try:
+                await asyncio.wait_for(each.aclose(), limit)
+            except Exception as error:  # noqa: BLE001  # a plugin may raise anything; it is reported
+                log = self._kernel.log().logger
+                log.error("%s did not close: %r", type(each).__name__, error)
+        self._made.clear()
 
 
 class MethodTable:

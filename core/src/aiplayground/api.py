@@ -73,12 +73,23 @@ class ModelInfo(Answer):
 
 
 class ModelDownloadInfo(Shape):
-    """What to download, and where to."""
+    """What to download, and where to.
 
-    repo: Annotated[str, Field(min_length=1)]
-    filename: str
-    destination: str
-    type: str
+    `repo` is `owner/repository`, with `:Q4_K_M` for one of its quantizations, or an address of the
+    Hub. `filename` is a file of it, all parts of a split one included; without it, and without
+    patterns to `include` or `exclude`, what is usual. `destination` is a folder relative to the
+    root of models (`llm/mistral-7b`), by default one for the repository in the folder of the
+    `type`, which is by default `llm`.
+    """
+
+    repo: Annotated[str, Field(min_length=1, max_length=2048)]
+    filename: Annotated[str, Field(max_length=1024)] = ""
+    destination: Annotated[str, Field(max_length=1024)] = ""
+    type: Annotated[str, Field(max_length=64)] = ""
+    revision: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    files: Annotated[tuple[str, ...], Field(strict=False, max_length=10_000)] = ()
+    include: Annotated[tuple[str, ...], Field(strict=False, max_length=1000)] = ()
+    exclude: Annotated[tuple[str, ...], Field(strict=False, max_length=1000)] = ()
 
 
 class DeviceInfo(Answer):
@@ -159,12 +170,22 @@ class ServiceExit(Answer):
 
 
 class DownloadProgress(Answer):
-    """A download moved on; `progress` is 0 to 100."""
+    """A download moved on; `progress` is 0 to 100, `downloaded` and `total` are in bytes.
+
+    `status` is `queued`, `resolving`, `waiting`, `downloading`, `verifying`, or one of the last:
+    `complete`, `cancelled`, `error`. `message` says why it waits or failed.
+    """
 
     filename: str
     progress: float
     speed: str | None = None
     eta: str | None = None
+    id: str | None = None
+    repo: str | None = None
+    status: str | None = None
+    downloaded: int | None = None
+    total: int | None = None
+    message: str | None = None
 
 
 class ModelChange(Answer):

@@ -73,7 +73,11 @@ class WebServiceExit(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDownloadProgress(Event):
-    """A download moved on; `progress` is 0 to 100."""
+    """A download moved on; `progress` is 0 to 100, `downloaded` and `total` are in bytes.
+
+    `status` is `queued`, `resolving`, `waiting`, `downloading`, `verifying`, or one of the last:
+    `complete`, `cancelled`, `error`. `message` says why it waits or failed.
+    """
 
     outside: ClassVar[str | None] = "modelDownloadProgress"
 
@@ -81,11 +85,17 @@ class ModelDownloadProgress(Event):
     progress: float
     speed: str | None = None
     eta: str | None = None
+    id: str | None = None
+    repo: str | None = None
+    status: str | None = None
+    downloaded: int | None = None
+    total: int | None = None
+    message: str | None = None
 
     @property
     def key(self) -> object | None:
-        """Only the newest figure of a file matters."""
-        return (type(self), self.filename)
+        """Only the newest figure of a download matters."""
+        return (type(self), self.id or self.filename)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

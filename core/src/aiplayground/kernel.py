@@ -19,7 +19,7 @@ from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
 from ._clock import now
 from ._endpoint import endpoints
 from ._files import Opener
-from ._front import MethodTable, detach_all
+from ._front import MethodTable, Parts, detach_all
 from ._home import HomeLock, open_ledger
 from ._host import Host, Library
 from ._inference import Inference
@@ -34,6 +34,7 @@ from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
 from .models import ModelPaths
 from .paths import Paths
+from .secrets import Secrets
 from .settings import KernelSettings, Layers, load_layers
 from .shell import Shells
 from .specs import Device
@@ -44,6 +45,7 @@ from .validation import parse, parse_generate
 if TYPE_CHECKING:
     import httpx
 
+    from ._front import Part
     from ._method import Method
     from .admission import LoadPlan
     from .devices import ComputeDevice
@@ -91,6 +93,7 @@ class Kernel:
     ) -> None:
         environ = os.environ if environ is None else environ
         self.paths = Paths.resolve(home, environ)
+        self.secrets = Secrets(self.paths, environ)
         self.layers: Layers = load_layers(self.paths, environ, settings or {})
         self.settings: KernelSettings = self.layers.kernel()
         self.model_paths = ModelPaths.of(self.paths, self.settings.models, environ)
@@ -111,6 +114,7 @@ class Kernel:
         self._bus = Bus(self._snapshot)
         self._services: dict[str, Service] = {}
         self._methods = MethodTable(self)
+        self._parts = Parts(self)
         self.shells = Shells(self)
         self.device_desk = DeviceDesk(self)
         self.opener = Opener()
@@ -151,7 +155,11 @@ class Kernel:
         ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
         self._stack.push_async_callback(asyncio.to_thread, ledger.close)
         limits = self.settings.logs
-        hide = hiding([key for keys in self._keys.values() for key in keys])
+        keys = hiding([key for keys in self._keys.values() for key in keys])
+
+        def hide(text: str) -> str:
+            return self.secrets.hide(keys(text))
+
         logs = LogHub(
             self.paths.logs,
             max_bytes=limits.max_bytes,
@@ -216,6 +224,7 @@ class Kernel:
         unfinished: list[str] = []
         try:
             self._bus.publish(KernelStopping())
+            await self._parts.close()
             await self._drain()
             unfinished = await self._stop_services()
         except BaseException:
@@ -505,6 +514,15 @@ class Kernel:
     ) -> Subscription:
         """Subscribe to events of these kinds (all, if none is named); a snapshot comes first."""
         return self._bus.subscribe(*kinds, overflow=overflow, maxsize=maxsize, snapshot=snapshot)
+
+    def publish(self, event: Event) -> None:
+        """Tell the subscribers that something happened; never blocks."""
+        self._bus.publish(event)
+
+    def part(self, make: Callable[[Kernel], Part]) -> Part:
+        """Return what a plugin keeps for this kernel: made by `make` once, closed with it."""
+        self._refuse_when_closing()
+        return self._parts.get(make)
 
     # Inside -------------------------------------------------------------------------------
 

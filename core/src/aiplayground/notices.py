@@ -63,7 +63,16 @@ def _exit(event: events.WebServiceExit) -> api.ServiceExit:
 
 def _download(event: events.ModelDownloadProgress) -> api.DownloadProgress:
     return api.DownloadProgress(
-        filename=event.filename, progress=event.progress, speed=event.speed, eta=event.eta
+        filename=event.filename,
+        progress=event.progress,
+        speed=event.speed,
+        eta=event.eta,
+        id=event.id,
+        repo=event.repo,
+        status=event.status,
+        downloaded=event.downloaded,
+        total=event.total,
+        message=event.message,
     )
 
 

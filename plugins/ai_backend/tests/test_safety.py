@@ -169,7 +169,7 @@ async def test_a_link_logs_one_browser_in_and_only_a_link_does(tmp_path: Path) -
 
 async def test_beyond_loopback_everything_needs_the_api_key(tmp_path: Path) -> None:
     async with gateway(tmp_path, Fake(), own={"host": "0.0.0.0"}) as (kernel, client):
-        file = kernel.paths.state / "api-key"
+        file = kernel.paths.state / "secrets" / "api-key"
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         key = file.read_text().strip()
         paths = (await client.get("/openapi.json", headers={"X-Api-Key": key})).json()["paths"]
@@ -399,7 +399,8 @@ def test_each_sentence_of_the_page_has_its_test() -> None:
     named = re.findall(r"`(test_\w+)`", page)
     assert named
     root = Path(__file__).parents[3]
-    files = [*Path(__file__).parent.glob("test_*.py"), root / "tests/unit/test_files.py"]
+    unit = [root / "tests/unit" / name for name in ("test_files.py", "test_secrets.py")]
+    files = [*Path(__file__).parent.glob("test_*.py"), *unit]
     defined = {
         name
         for file in files

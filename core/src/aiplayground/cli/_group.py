@@ -27,6 +27,7 @@ COMMANDS = {
     "services": Entry("services", "command", "List the services (backends) and their state."),
     "setup": Entry("setup", "command", "Install what a service needs."),
     "serve": Entry("serve", "command", "Serve every backend on one local port."),
+    "service": Entry("service", "command", "Serve at every login, from now on."),
     "start": Entry("control", "start", "Start a service of the running kernel."),
     "stop": Entry("control", "stop", "Stop a service, or the running kernel itself."),
     "restart": Entry("control", "restart", "Stop a service and start it again."),
@@ -120,7 +121,7 @@ class OpenGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table of commands, those of packages of ours included."""
-        own = {name: self.commands[name].get_short_help_str(limit=70) for name in self.commands}
+        own = {name: self.commands[name].get_short_help_str(limit=90) for name in self.commands}
         brought = {
             name.removeprefix(f"{self.name} "): entry.help
             for name, entry in BROUGHT.items()

@@ -10,6 +10,7 @@ import click
 from ._app import App, json_option
 from ._group import OpenGroup
 from ._output import print_json, print_table, say, warn
+from ._secret import check_api_key, keep_secret, new_api_key, secret_options
 from .completion import complete_setting
 
 if TYPE_CHECKING:
@@ -112,6 +113,21 @@ def unset_setting(app: App, key: str) -> None:
 
     unset_value(app.paths, key)
     say(f"{key} is not set any more  ({app.paths.config_file})")
+
+
+@command.command("api-key")
+@secret_options
+@click.pass_obj
+def api_key(app: App, /, **chosen: bool) -> None:
+    """Set the key that the gateway asks for beyond this computer.
+
+    It is asked for without showing it, or read from stdin; an empty line makes a new one. It is
+    kept in the system's keyring, else in a file of yours alone, and holds from the gateway's next
+    start. Without one, the gateway makes one when it needs it.
+    """
+    from aiplayground.secrets import API_KEY
+
+    keep_secret(app, API_KEY, "API key", check=check_api_key, make=new_api_key, **chosen)
 
 
 @command.command("path")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._app import App, json_option
+from ._notify import READY, STOPPING, Notifier
 from ._output import print_json, say
 from ._remote import Remote, running
 from ._run import run_with_kernel
@@ -52,8 +53,11 @@ def command(app: App, port: int | None, host: str | None, detach: bool) -> None:
     own = {name: value for name, value in given.items() if value is not None}
     app.loop_factory = _fast_loop()
     options: dict[str, Any] = {"settings": {"services": {GATEWAY: own}} if own else {}}
+    notifier = Notifier()
     try:
-        run_with_kernel(app, lambda kernel: _serve(app, kernel), exclusive=True, **options)
+        run_with_kernel(
+            app, lambda kernel: _serve(app, kernel, notifier), exclusive=True, **options
+        )
     except Interrupted:
         return  # that is how it ends
 
@@ -67,7 +71,7 @@ def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _serve(app: App, kernel: Kernel) -> None:
+async def _serve(app: App, kernel: Kernel, notifier: Notifier) -> None:
     if GATEWAY not in {each.name for each in kernel.services()}:
         from aiplayground.errors import ServiceNotAvailable
 
@@ -80,7 +84,11 @@ async def _serve(app: App, kernel: Kernel) -> None:
     found = await asyncio.to_thread(running, kernel.paths)
     assert found is not None, "the gateway of an exclusive kernel writes the runtime file"
     _announce(app, found)
-    await _until_stopped(kernel)
+    notifier.tell(READY)
+    try:
+        await _until_stopped(kernel)
+    finally:
+        notifier.tell(STOPPING)
 
 
 async def _until_stopped(kernel: Kernel) -> None:
@@ -106,8 +114,8 @@ def _announce(app: App, found: Remote) -> None:
     say(f"  for OpenAI clients   {found.url}/v1")
     say(f"  in a browser         {told['link']}  (works once)")
     say(f"  token                {told['token_file']}")
-    if told.get("api_key_file"):
-        say(f"  API key              {told['api_key_file']}")
+    if told.get("api_key"):
+        say(f"  API key              {told['api_key']}")
     say("Ctrl-C or `aipg stop` ends it.", dim=True)
     sys.stdout.flush()
 

@@ -23,6 +23,7 @@ from ._layers import (
 )
 from ._models import (
     FileSettings,
+    HubSettings,
     KernelSettings,
     LivenessSettings,
     LogSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "AttachSettings",
     "EndpointSettings",
     "FileSettings",
+    "HubSettings",
     "KernelSettings",
     "Layers",
     "LivenessSettings",

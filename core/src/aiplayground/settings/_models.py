@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from aiplayground.models._kinds import KINDS
 
@@ -87,6 +87,65 @@ class ModelSettings(Section):
     )
     default: str | None = Field(
         default=None, description="Model that a chat uses when the caller names none."
+    )
+
+
+def _address(text: str) -> str:
+    """Refuse what is no address; return it without the slash at its end."""
+    if not text.startswith(("http://", "https://")) or any(c.isspace() for c in text):
+        raise ValueError("must begin with http:// or https://")
+    return text.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class HubSettings(Section):
+    """How models are downloaded from the Hugging Face Hub (by aiplayground-models)."""
+
+    endpoint: Address | None = Field(
+        default=None,
+        description=(
+            "Address of the Hub, or of a server that speaks as it does; not set: `HF_ENDPOINT`, "
+            "else `https://huggingface.co`. The token goes there alone."
+        ),
+    )
+    mirror: Address | None = Field(
+        default=None,
+        description=(
+            "Address that files are fetched from where it has them; what comes is checked against "
+            "the endpoint's checksums. It never gets the token."
+        ),
+    )
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="Address of the proxy; not set: `HTTPS_PROXY` and `HTTP_PROXY`.",
+    )
+    ca_bundle: Folder | None = Field(
+        default=None,
+        description="File (PEM) with the certificate authorities to trust; not set: the system's.",
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=30, description="Seconds without a byte after which a connection is given up."
+    )
+    parallel: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=3, description="Downloads at the same time; others wait."
+    )
+    connections: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="Files of one download that are fetched at the same time."
+    )
+    retries: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=5, description="Attempts in a row that bring nothing until a download fails."
+    )
+    retry_wait: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=1, description="Seconds before the second attempt; twice as long before each other."
+    )
+    patience: Seconds = Field(
+        default=300,
+        description="Seconds in all that a file waits for a Hub that asks to wait (HTTP 429).",
+    )
+    xet: bool = Field(
+        default=True, description="Fetch files over Xet, the Hub's storage by chunks, where it can."
     )
 
 
@@ -236,6 +295,7 @@ class KernelSettings(Section):
 
     plugins: PluginSettings = PluginSettings()
     models: ModelSettings = ModelSettings()
+    hub: HubSettings = HubSettings()
     files: FileSettings = FileSettings()
     residency: ResidencySettings = ResidencySettings()
     timeouts: TimeoutSettings = TimeoutSettings()

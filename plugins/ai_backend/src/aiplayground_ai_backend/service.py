@@ -9,11 +9,13 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from aiplayground.secrets import write_private
+
 from .access import is_loopback
 from .gateway import Gateway
 from .protocol import ConnectionLimits
 from .server import Server
-from .sessions import api_key, write_private
+from .sessions import api_key
 
 if TYPE_CHECKING:
     from aiplayground.context import ServiceContext
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
 RUNTIME_FILE = "serve.json"
 TOKEN_FILE = "token"
 UPSTREAM = "aiplayground_ai_backend.upstream"
-API_KEY_FILE = "api-key"
 
 
 async def start_gateway(ctx: ServiceContext) -> None:
@@ -33,7 +34,7 @@ async def start_gateway(ctx: ServiceContext) -> None:
     kernel = ctx.kernel
     key = None
     if not is_loopback(settings.host):
-        key = await ctx.run_sync(api_key, kernel.paths.state / API_KEY_FILE)
+        key = await ctx.run_sync(api_key, kernel.secrets)
     sock = ctx.bind(settings.host)
     try:
         port = int(sock.getsockname()[1])
@@ -70,7 +71,6 @@ class RuntimeNote:
         self._gateway = gateway
         self._written = kernel.exclusive
         self._folder = kernel.paths.runtime
-        self._state = kernel.paths.state
 
     def write(self) -> None:
         """Write the files, readable for the user alone. Blocks."""
@@ -87,7 +87,7 @@ class RuntimeNote:
             "started": time.time(),
         }
         if self._gateway.rules.api_key is not None:
-            told["api_key_file"] = str(self._state / API_KEY_FILE)
+            told["api_key"] = "aipg config api-key --show"
         write_private(self._folder / RUNTIME_FILE, json.dumps(told))
 
     def remove(self) -> None:

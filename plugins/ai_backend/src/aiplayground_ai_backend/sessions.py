@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Container
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from aiplayground.paths import file_error, make_folder
+from aiplayground.secrets import API_KEY
+
+if TYPE_CHECKING:
+    from aiplayground.secrets import Secrets
 
 LINK_LIFETIME = 600.0
 """Seconds for which a link can be used."""
@@ -54,28 +56,14 @@ def new_secret() -> str:
     return secrets.token_urlsafe(_SECRET_BYTES)
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only the user can read (0600), in place of a former one. Blocks."""
-    make_folder(path.parent, private=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        part.replace(path)
-    except OSError as error:
-        raise file_error("write", path, error) from error
+def api_key(kept: Secrets) -> str:
+    """Return the API key of this home; it is made the first time. Blocks.
 
-
-def api_key(path: Path) -> str:
-    """Return the API key in the file; it is made the first time. Blocks."""
-    try:
-        key = path.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        key = ""
-    except OSError as error:
-        raise file_error("read", path, error) from error
-    if not key:
+    Raises `ServiceNotAvailable` when the keyring holds one and cannot be asked: a new one in its
+    place would lock out those who have it.
+    """
+    key = kept.get(API_KEY, strict=True)
+    if key is None:
         key = new_secret()
-        write_private(path, key + "\n")
+        kept.set(API_KEY, key)
     return key

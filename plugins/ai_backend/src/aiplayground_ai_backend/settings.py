@@ -19,7 +19,7 @@ class Settings(BaseModel):
         default="127.0.0.1",
         description=(
             "Address to listen on. Beyond loopback (0.0.0.0, a LAN address) every request needs "
-            "the API key, which is in the file that `aipg serve` names."
+            "the API key (`aipg config api-key`)."
         ),
     )
     allowed_hosts: Names = Field(

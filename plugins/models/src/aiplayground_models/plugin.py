@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from aiplayground.hookspecs import hookimpl
 
@@ -10,6 +11,25 @@ AIPG_HOOK_API = 1
 
 
 @hookimpl
+def register_methods() -> Mapping[str, Callable[..., Any]]:
+    """Bring `downloadModel` and what goes with it."""
+    from .methods import METHODS
+
+    return METHODS
+
+
+@hookimpl
+def register_routes() -> Sequence[Any]:
+    """Bring `POST /api/downloadModel`."""
+    from .routes import ROUTES
+
+    return ROUTES
+
+
+@hookimpl
 def register_commands() -> Mapping[str, str]:
     """Bring `aipg pull` and `aipg config hf-token`."""
-    return {}
+    return {
+        "pull": "aiplayground_models.commands.pull:command",
+        "config hf-token": "aiplayground_models.commands.token:command",
+    }

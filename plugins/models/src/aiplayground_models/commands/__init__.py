@@ -1,0 +1,1 @@
+"""The commands of this package; each is imported when it is used."""
