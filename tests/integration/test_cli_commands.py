@@ -104,7 +104,7 @@ def test_models_are_listed_and_broken_files_explained(cli: Cli) -> None:
     folder.mkdir()
     (folder / "broken.gguf").write_bytes(b"not a model")
     listed = cli.json("models")
-    assert [each["name"] for each in listed["models"]] == ["parrot", "giant"]
+    assert [each["name"] for each in listed["models"]] == ["giant", "parrot"]
     assert [Path(each["path"]).name for each in listed["problems"]] == ["broken.gguf"]
     assert listed["folders"] == [str(folder)]
     text = cli.run("models", "--paths").stdout

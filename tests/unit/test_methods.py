@@ -20,6 +20,7 @@ REFERENCE = {
     "sendStopSignal": ["serviceName"],
     "setUpService": ["serviceName"],
     "ensureBackendReadiness": ["backend", "model"],
+    "explainReadiness": ["backend", "model"],
     "loadModels": [],
     "refreshLLMModels": [],
     "getModelPaths": [],
@@ -122,7 +123,6 @@ async def test_an_unknown_method_is_named(running: Kernel) -> None:
 async def test_what_is_not_there_yet_says_what_to_install(running: Kernel, name: str) -> None:
     given: dict[str, list[Any]] = {
         "downloadModel": [{"repo": "r", "filename": "f", "destination": "d", "type": "llm"}],
-        "checkModelExists": ["llm/m.gguf"],
         "comfyui:downloadCustomNode": [{"repository": "https://github.com/a/b"}],
         "comfyui:isCustomNodeInstalled": ["a/b@main"],
     }
@@ -150,8 +150,8 @@ async def shout(kernel: Kernel, source_text: str, times: int = 1) -> list[str]:
     return [source_text.upper()] * times
 
 
-async def check_model_exists(kernel: Kernel, path: str) -> bool:
-    return path == "there"
+async def has_node(kernel: Kernel, node_ref: str) -> bool:
+    return node_ref == "there"
 
 
 async def wrong_result(kernel: Kernel) -> int:
@@ -167,12 +167,12 @@ def not_a_coroutine(kernel: Kernel) -> None:
 
 
 async def test_plugins_bring_methods_and_fill_in_what_is_missing(tmp_path: Path) -> None:
-    methods = {"shout": shout, "checkModelExists": check_model_exists, "three": wrong_result}
+    methods = {"shout": shout, "comfyui:isCustomNodeInstalled": has_node, "three": wrong_result}
     async with kernel(tmp_path, Brings("loud", methods)) as one:
         assert await one.call("shout", "a", 2) == ["A", "A"]
         assert await one.call("shout", sourceText="b") == ["B"]
-        assert await one.call("checkModelExists", "there") is True
-        assert one.methods()["checkModelExists"].group == "Model management"
+        assert await one.call("comfyui:isCustomNodeInstalled", "there") is True
+        assert one.methods()["comfyui:isCustomNodeInstalled"].group == "ComfyUI management"
         assert not one.methods()["shout"].is_open
         with pytest.raises(PluginError, match="loud: method 'three': its result"):
             await one.call("three")

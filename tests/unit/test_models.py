@@ -339,7 +339,7 @@ class TestIndex:
             reads.append(path.name)
             return read_gguf(path)
 
-        monkeypatch.setattr("aiplayground.models.read_gguf", counting)
+        monkeypatch.setattr("aiplayground.models._index.read_gguf", counting)
         return reads
 
     def test_unchanged_files_are_read_once(self, tmp_path: Path, reads: list[str]) -> None:

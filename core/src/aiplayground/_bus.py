@@ -53,6 +53,11 @@ class Subscription(AsyncIterator[Event]):
         self._wakeup: asyncio.Future[None] | None = None
         self.dropped = 0
 
+    @property
+    def kinds(self) -> tuple[type[Event], ...]:
+        """The kinds of events that it asked for by name; none for all."""
+        return self._kinds
+
     def begin(self, snapshot: Snapshot) -> None:
         """Make the snapshot the first event; called by the bus."""
         self._pending[self] = snapshot
@@ -165,6 +170,10 @@ class Bus:
     def forget(self, subscription: Subscription) -> None:
         """Stop delivering to a subscriber."""
         self._subscribers = [each for each in self._subscribers if each is not subscription]
+
+    def wants(self, kind: type[Event]) -> bool:
+        """Say whether a subscriber asked for this kind by name."""
+        return any(kind in subscriber.kinds for subscriber in self._subscribers)
 
     def close(self) -> None:
         """End every subscription after what it has queued."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ._library import GGUF_ONLY
 
 if TYPE_CHECKING:
     import logging
@@ -110,13 +112,13 @@ class Context:
         """Run blocking work in a thread."""
         return await asyncio.to_thread(func, *args, **kwargs)
 
-    async def local_models(self) -> Sequence[LocalModel]:
-        """Return the model files in the model folders and model packs."""
-        return (await self._service.host.library.scan()).models
+    async def local_models(self, formats: Collection[str] = GGUF_ONLY) -> Sequence[LocalModel]:
+        """Return the models of these formats in the model folders and model packs."""
+        return await self._service.host.library.local(formats)
 
-    async def find_model(self, name: str) -> LocalModel:
-        """Return the model file of this name."""
-        return await self._service.host.library.find(name)
+    async def find_model(self, name: str, formats: Collection[str] = GGUF_ONLY) -> LocalModel:
+        """Return the model of this name, if it has one of these formats."""
+        return await self._service.host.library.find(name, formats)
 
 
 def _existing(folder: Path) -> Path:

@@ -63,7 +63,8 @@ class Inference:
         """List what every backend that is set up can serve now, `loaded` included."""
         if self._catalogue is None or refresh:
             # All at once: an endpoint that is away answers late.
-            listed = await asyncio.gather(*map(self._models_of, self._services.values()))
+            with self._host.library.one_look():
+                listed = await asyncio.gather(*map(self._models_of, self._services.values()))
             self._catalogue = [model for models in listed for model in models]
         loaded = {
             (service.name, model)
@@ -154,7 +155,7 @@ class Inference:
             raise ModelNotFound(f"No backend is installed that could run a model. {INSTALL_HINT}")
         raise ModelNotFound(
             "There is no language model here yet. Put a GGUF file into a models folder "
-            "(`aipg models --paths` shows them), or install the package aiplayground-guide.",
+            "(`aipg models paths` shows them), or install the package aiplayground-guide.",
         )
 
     # Requests -----------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Backend authors type against these protocols; the kernel implements them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
@@ -128,8 +128,11 @@ class ServiceContext(Protocol):
     async def run_sync(self, func: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run blocking work in a thread: the way out of the kernel's event loop."""
 
-    async def local_models(self) -> Sequence[LocalModel]:
-        """Return the model files in the model folders and model packs, read from metadata."""
+    async def local_models(self, formats: Collection[str] = ("gguf",)) -> Sequence[LocalModel]:
+        """Return the models in the model folders and model packs, read from metadata.
 
-    async def find_model(self, name: str) -> LocalModel:
-        """Return the model file of this name; raise `ModelNotFound` with what comes close."""
+        `formats` are those of `aiplayground.models.Format` that the engine loads.
+        """
+
+    async def find_model(self, name: str, formats: Collection[str] = ("gguf",)) -> LocalModel:
+        """Return the model of this name; raise `ModelNotFound` with what comes close."""

@@ -120,6 +120,23 @@ class ModelUnloaded(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelsChanged(Event):
+    """Models came, went or changed on the disk: list them again; `count` is how many are there.
+
+    Folders are watched while somebody subscribes to this kind of event by name.
+    """
+
+    outside: ClassVar[str | None] = "modelsChanged"
+
+    count: int
+
+    @property
+    def key(self) -> object | None:
+        """Only the newest matters."""
+        return type(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoopBlocked(Event):
     """A hook held the event loop for longer than the limit; `seconds` says how long."""
 

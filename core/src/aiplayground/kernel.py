@@ -21,17 +21,27 @@ from ._endpoint import endpoints
 from ._files import Opener
 from ._front import MethodTable, Parts, detach_all
 from ._home import HomeLock, open_ledger
-from ._host import Host, Library
+from ._host import Host
 from ._inference import Inference
 from ._launch import Launcher
+from ._library import Library
 from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._service import Service
+from ._watching import ModelWatch
 from .admission import make_admission
 from .devices import DeviceDesk
 from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
-from .events import Event, KernelStopped, KernelStopping, LoopBlocked, ServiceInfoUpdate, Snapshot
+from .events import (
+    Event,
+    KernelStopped,
+    KernelStopping,
+    LoopBlocked,
+    ModelsChanged,
+    ServiceInfoUpdate,
+    Snapshot,
+)
 from .models import ModelPaths
 from .paths import Paths
 from .secrets import Secrets
@@ -172,6 +182,13 @@ class Kernel:
         self._stack.push_async_callback(detach_all, self)
         self.device_desk.load()
         self._logs = logs
+        packs = self._model_packs()
+        log = self.log().logger
+        self.library = Library(self.paths.cache, self.model_paths, packs, self._bus, log)
+        self._watch = ModelWatch(
+            self.library, self.settings.models, lambda: self._bus.wants(ModelsChanged), log
+        )
+        self._stack.push_async_callback(self._watch.close)
         self._host = Host(
             kernel=self,
             settings=self.settings,
@@ -180,7 +197,7 @@ class Kernel:
             router=self._router,
             bus=self._bus,
             logs=logs,
-            library=Library(self.model_paths.roots(), self._model_packs()),
+            library=self.library,
             middleware=self._middleware(),
             http=self._http_client,
             announce=self._announce,
@@ -349,7 +366,7 @@ class Kernel:
 
     async def model_problems(self) -> tuple[ModelProblem, ...]:
         """List the files in the model folders that cannot be used, each with why."""
-        return (await self._host.library.scan()).problems
+        return (await self.library.scan()).problems
 
     async def default_model(self) -> str:
         """Return the model that is meant when none is named; raises `ModelNotFound`."""
@@ -513,7 +530,10 @@ class Kernel:
         snapshot: bool = True,
     ) -> Subscription:
         """Subscribe to events of these kinds (all, if none is named); a snapshot comes first."""
-        return self._bus.subscribe(*kinds, overflow=overflow, maxsize=maxsize, snapshot=snapshot)
+        found = self._bus.subscribe(*kinds, overflow=overflow, maxsize=maxsize, snapshot=snapshot)
+        if self._open and ModelsChanged in kinds:
+            self._watch.begin()
+        return found
 
     def publish(self, event: Event) -> None:
         """Tell the subscribers that something happened; never blocks."""

@@ -14,6 +14,7 @@ from typing import Annotated, TypeVar
 from pydantic import Field
 
 from ._files import confined, save_image
+from ._listing import list_models, model_exists
 from ._method import OPEN_ATTRIBUTE, Handler, Method, Parameters
 from .api import (
     ApiServiceInformation,
@@ -22,6 +23,7 @@ from .api import (
     ModelInfo,
     NodeRepoData,
     OpenDialogOptions,
+    Readiness,
     SaveDialogOptions,
 )
 from .errors import ServiceNotAvailable
@@ -96,25 +98,34 @@ async def ensure_backend_readiness(kernel: Kernel, backend: ServiceName, model: 
     await kernel.ensure_ready(backend, model)
 
 
+@_method("explainReadiness", SERVICES, listing=True)
+async def explain_readiness(kernel: Kernel, backend: ServiceName, model: Text) -> Readiness:
+    """Say what loading a model would need, what is free, and what would be unloaded for it.
+
+    Nothing is loaded or unloaded. A refusal says what to change.
+    """
+    return Readiness.of(await kernel.plan(model, backend))
+
+
 # Models -------------------------------------------------------------------------------------
 
 
-@_method("loadModels", MODELS, listing=True, waits_for=_WITH_MODELS)
+@_method("loadModels", MODELS, listing=True)
 async def load_models(kernel: Kernel) -> list[ModelInfo]:
-    """Return the language models that are there."""
-    raise _missing("loadModels", _WITH_MODELS)
+    """Return the models that backends serve and those that lie in the model folders, by name."""
+    return await list_models(kernel)
 
 
-@_method("refreshLLMModels", MODELS, listing=True, waits_for=_WITH_MODELS)
+@_method("refreshLLMModels", MODELS, listing=True)
 async def refresh_llm_models(kernel: Kernel) -> None:
-    """Look at the disk again for language models."""
-    raise _missing("refreshLLMModels", _WITH_MODELS)
+    """Look at the model folders again; `modelsChanged` tells if something is different."""
+    await kernel.library.refresh()
 
 
-@_method("getModelPaths", MODELS, listing=True, waits_for=_WITH_MODELS)
+@_method("getModelPaths", MODELS, listing=True)
 async def get_model_paths(kernel: Kernel) -> dict[str, str]:
-    """Return the folder of each kind of model."""
-    raise _missing("getModelPaths", _WITH_MODELS)
+    """Return the folder of each kind of model; it may not be there yet."""
+    return {kind: folder.as_posix() for kind, folder in kernel.model_paths.folders.items()}
 
 
 @_method("downloadModel", MODELS, waits_for=_WITH_MODELS)
@@ -123,10 +134,13 @@ async def download_model(kernel: Kernel, model_info: ModelDownloadInfo) -> None:
     raise _missing("downloadModel", _WITH_MODELS)
 
 
-@_method("checkModelExists", MODELS, waits_for=_WITH_MODELS)
+@_method("checkModelExists", MODELS)
 async def check_model_exists(kernel: Kernel, path: Text) -> bool:
-    """Say whether the file of a model is there."""
-    raise _missing("checkModelExists", _WITH_MODELS)
+    """Say whether a model, or a file of one, is there, whole.
+
+    `path` is relative to the model folders (`llm/x.gguf`), or lies in one of them.
+    """
+    return await model_exists(kernel, path)
 
 
 # Devices ------------------------------------------------------------------------------------

@@ -81,6 +81,10 @@ def _model(event: events.ModelLoaded | events.ModelUnloaded) -> api.ModelChange:
     return api.ModelChange(service_name=event.service, model=event.model, reason=reason)
 
 
+def _listing(event: events.ModelsChanged) -> api.ModelsChange:
+    return api.ModelsChange(count=event.count)
+
+
 def _moment(_: events.Event) -> api.Moment:
     return api.Moment()
 
@@ -123,6 +127,12 @@ NOTICES: Mapping[type[events.Event], Notice] = MappingProxyType(
             shape=api.ModelChange,
             make=_model,
             summary="A model left memory.",
+        ),
+        events.ModelsChanged: Notice(
+            name="modelsChanged",
+            shape=api.ModelsChange,
+            make=_listing,
+            summary="Models came, went or changed on the disk: `loadModels` lists them.",
         ),
         events.KernelStopping: Notice(
             name="kernelStopping",

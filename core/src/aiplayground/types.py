@@ -236,14 +236,21 @@ class Scores(Frozen):
     usage: Usage = Usage()
 
 
+ModelKind = Literal[
+    "llm", "embedding", "checkpoint", "inpaint", "lora", "vae", "controlnet", "upscale",
+    "diffusion_model", "text_encoder", "clip_vision", "style_model", "textual_inversion",
+    "hypernetwork", "gligen", "photomaker", "ipadapter", "vae_approx", "audio_encoder",
+    "model_patch", "latent_upscale", "stt", "tts", "face_swap", "face_restore", "nsfw_detector",
+]  # fmt: skip
+"""What a model is for: the keys of `aiplayground.models.KINDS`."""
+
+
 class ModelInfo(Frozen):
     """A model that a backend can serve now; `size` is in bytes, `context_length` in tokens."""
 
     name: str
     path: str = ""
-    type: Literal[
-        "llm", "embedding", "checkpoint", "lora", "vae", "controlnet", "inpaint", "upscale"
-    ] = "llm"
+    type: ModelKind = "llm"
     service: str = ""
     size: int | None = None
     loaded: bool | None = None

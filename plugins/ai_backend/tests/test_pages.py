@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from tests.fakes import Fake, eventually
+from tests.gguf_files import Gguf
 from tests.unit.test_files import PNG, TEXT
 
 from aiplayground import Kernel, SetupProgress, hookimpl
@@ -69,6 +70,10 @@ window.electronAPI.onServiceSetUpProgress((progress) => {
 
 await window.electronAPI.setUpService('comfyui-backend')
 """,
+    "getModelPaths": """
+const paths = await window.electronAPI.getModelPaths()
+console.log(paths.llm) // "C:/Users/username/ai-models/llm"
+""",
     "showOpenDialog": """
 const files = await window.electronAPI.showOpenDialog({
   title: 'Select Images',
@@ -110,6 +115,10 @@ async def test_the_examples_of_the_reference_run_as_written(tmp_path: Path) -> N
         # Of steps that follow each other at once, the newest alone may be told.
         last = "while (said.at(-1) !== 'verify: 100%') await new Promise((r) => setTimeout(r, 10))"
         await one.run(KEEP + EXAMPLES["setUpService"] + last)
+
+        paths, said = await one.run(KEEP + EXAMPLES["getModelPaths"] + "return [paths, said]")
+        assert said == [(kernel.paths.models / "llm").as_posix()]
+        assert {"llm", "embedding", "checkpoint", "inpaint", "lora", "vae"} <= set(paths)
 
         window = Window()
         detach = kernel.attach_shell(window)
@@ -165,7 +174,7 @@ async def test_every_method_and_event(tmp_path: Path) -> None:
             ("selectDevice('H100')", -4),
             ("['comfyui:downloadCustomNode']({ repository: 'https://x/y', commit: 'main' })", -3),
             ("['comfyui:listInstalledCustomNodes']()", -3),
-            ("loadModels()", -3),
+            ("checkModelExists('/etc/passwd')", -4),
         ):
             with pytest.raises(Raised) as refused:
                 await one.run(f"await electronAPI{'' if call[0] == '[' else '.'}{call}")
@@ -188,6 +197,30 @@ async def test_every_method_and_event(tmp_path: Path) -> None:
         await kernel.start("llamacpp-backend")
         [services] = await one.until("updates.length > 0 && updates.at(-1)")
         assert [each["name"] for each in services] == [each.name for each in kernel.services()]
+
+
+@needs_browser
+async def test_the_methods_for_models_and_their_event(tmp_path: Path) -> None:
+    async with page(tmp_path) as (kernel, one):
+        listed = await one.run("return await electronAPI.loadModels()")
+        assert {(each["name"], each["backend"]) for each in listed} == {
+            ("m", "comfyui-backend"),
+            ("m", "llamacpp-backend"),
+        }
+        exists = "return await electronAPI.checkModelExists('llm/new.gguf')"
+        assert await one.run(exists) is False
+        await one.run("window.changes = []")
+        await one.run("electronAPI.onModelsChanged((change) => changes.push(change))")
+        await eventually(lambda: kernel._watch.running)
+        Gguf().write(kernel.model_paths.folder("llm") / "new.gguf")
+        assert (await one.until("changes.length > 0 && changes.at(-1)"))["count"] == 1
+        assert await one.run(exists) is True
+        listed = await one.run("return await electronAPI.loadModels()")
+        (new,) = [each for each in listed if each["name"] == "new"]
+        assert new["path"].endswith("models/llm/new.gguf")
+        assert (new["type"], new["format"], new["loaded"]) == ("llm", "gguf", False)
+        assert new["contextLength"] == 128
+        assert await one.run("return await electronAPI.refreshLLMModels() === undefined") is True
 
 
 @needs_browser

@@ -97,23 +97,34 @@ def check_folders(paths: Paths) -> Iterator[Finding]:
     except AIPlaygroundError as error:
         yield failed("folders", error)
         return
+    root = _model_root(paths)
     folders = (paths.config, paths.data, paths.cache, paths.state, paths.logs, paths.models)
     closed = [folder for folder in folders if not os.access(folder, os.W_OK | os.X_OK)]
     for folder in closed:
         advice = "Change its owner or permissions, or choose another home with AIPG_HOME."
         yield Finding("folders", Verdict.FAIL, f"{folder} cannot be written.", advice)
     if not closed:
-        yield Finding("folders", Verdict.OK, f"models go to {paths.models}")
-    free = shutil.disk_usage(paths.models).free
+        yield Finding("folders", Verdict.OK, f"models go to {root}")
+    there = next(folder for folder in (root, *root.parents) if folder.is_dir())
+    free = shutil.disk_usage(there).free
     low = free < LOW_DISK
     yield Finding(
         "disk",
         Verdict.WARN if low else Verdict.OK,
         f"{size_text(free)} free for models",
-        "Free some space, or name another folder in the setting 'models.folders'." if low else "",
+        "Free some space, or name a folder elsewhere in the setting 'models.root'." if low else "",
         {"free": free},
     )
     yield Finding("logs", Verdict.OK, f"{paths.logs}", details={"path": str(paths.logs)})
+
+
+def _model_root(paths: Paths) -> Path:
+    from aiplayground.settings import load_layers
+
+    try:
+        return load_layers(paths).kernel().models.root or paths.models
+    except AIPlaygroundError:
+        return paths.models  # what is wrong with the settings is a finding of its own
 
 
 def check_settings(app: App) -> Iterator[Finding]:

@@ -40,7 +40,7 @@ async def check_models(kernel: Kernel) -> AsyncIterator[Finding]:
         yield Finding("models", Verdict.OK, f"{names}{more}", details={"count": len(models)})
     else:
         advice = (
-            f"Put a GGUF file into {kernel.paths.models}, or try the tiny model that explains "
+            f"Put a GGUF file into {kernel.model_paths.root}, or try the tiny model that explains "
             f"this program: pip install aiplayground-guide."
         )
         yield Finding("models", Verdict.WARN, "there is no model yet", advice)

@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 COMMANDS = {
     "chat": Entry("chat", "command", "Talk to a model, once or in a conversation."),
-    "models": Entry("models", "command", "List the models on this computer."),
+    "models": Entry("models", "command", "List the models here, show one, remove one."),
     "services": Entry("services", "command", "List the services (backends) and their state."),
     "setup": Entry("setup", "command", "Install what a service needs."),
     "serve": Entry("serve", "command", "Serve every backend on one local port."),

@@ -45,12 +45,15 @@ def complete_service(ctx: click.Context, _: click.Parameter, word: str) -> list[
 
 def complete_model(ctx: click.Context, _: click.Parameter, word: str) -> list[CompletionItem]:
     """Complete the name of a model; a kernel would take too long to ask."""
-    from aiplayground.models import find_models
+    from aiplayground._library import CACHE
+    from aiplayground.models import ModelIndex
 
     from ._discovery import discover, model_files
+    from .models import model_paths
 
     app = _app(ctx)
-    scan = find_models([app.paths.models], model_files(discover(app)))
+    paths, index = model_paths(app), ModelIndex(app.paths.cache / CACHE)
+    scan = index.scan(paths.roots(), model_files(discover(app)), paths.kind_of)
     return _items([model.name for model in scan.models], word)
 
 

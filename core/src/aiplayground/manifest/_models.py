@@ -72,7 +72,7 @@ async def first(ctx: ServiceContext, manifest: Manifest) -> Choosable:
     """
     models = await choosable(ctx, manifest)
     if not models:
-        where = manifest.models.folder or "a models folder (`aipg models --paths` shows them)"
+        where = manifest.models.folder or "a models folder (`aipg models paths` shows them)"
         raise ServiceNotAvailable(
             f"{ctx.service} cannot start without a model, and there is none. Put one into {where}.",
             details={"service": ctx.service},

@@ -1,54 +1,62 @@
-"""What a listing needs to know of a GGUF file, small enough to keep for hundreds of them."""
+"""What a listing needs to know of a model's files, small enough to keep for thousands of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from aiplayground.gguf import GgufFile
 
-from ._files import FileGroup, FoundFile, split_name
-from ._types import ModelProblem
+from ._found import FileGroup, FoundFile, split_name
+from ._types import Format, ModelProblem
 
 # Values of general.type that go beside a model, or are none; "model" and silence mean a model.
 _NOT_MODELS = frozenset({"imatrix", "vocab"})
 
+# Architectures that stable-diffusion.cpp and ComfyUI-GGUF write: no engine for text takes them.
+_DIFFUSION = frozenset(
+    {
+        "sd1", "sd2", "sd3", "sdxl", "flux", "aura", "hidream", "cosmos", "ltxv", "hyvid", "wan",
+        "lumina2", "qwen_image", "chroma",
+    }
+)  # fmt: skip
+_TEXT_ENCODERS = frozenset({"t5encoder"})
 
-class Kind(StrEnum):
-    """What a file is for."""
+PROJECTOR = "projector"
+"""Not a model: what lets one see or hear."""
 
-    LLM = "llm"
-    EMBEDDING = "embedding"
-    LORA = "lora"
-    PROJECTOR = "projector"
-    OTHER = "other"
+OTHER = "other"
+"""No model at all: a vocabulary, statistics."""
+
+UNKNOWN = "unknown"
+"""Weights that do not say what they are for; their folder may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """The listed part of one file's metadata; of a split model, of all its files.
 
-    `width` is the embedding length of a model, and for a projector that of the model it fits.
+    `kind` is one of `KINDS`, or one of the constants here. `width` is the embedding length of a
+    model, and for a projector that of the model it fits.
     """
 
-    kind: Kind
-    architecture: str
-    parameters: int
-    quantization: str | None
-    context_length: int | None
-    chat_template: bool
-    license: str | None
-    width: int | None
-    vision: bool
-    tensors: int
-    split_number: int
-    split_count: int
-    split_tensors: int | None
+    kind: str
+    architecture: str = ""
+    parameters: int = 0
+    quantization: str | None = None
+    context_length: int | None = None
+    chat_template: bool = False
+    license: str | None = None
+    width: int | None = None
+    vision: bool = False
+    tensors: int = 0
+    split_number: int = 0
+    split_count: int = 1
+    split_tensors: int | None = None
 
 
 def facts_of(file: GgufFile) -> Facts:
-    """Summarise one file."""
+    """Summarise one GGUF file."""
     return Facts(
         kind=_kind(file),
         architecture=file.architecture or "",
@@ -88,14 +96,18 @@ def _projector_width(file: GgufFile) -> int | None:
     return file.projection_length or file.integer("clip.vision.projection_dim") or None
 
 
-def _kind(file: GgufFile) -> Kind:
+def _kind(file: GgufFile) -> str:
     if file.is_projector:
-        return Kind.PROJECTOR
+        return PROJECTOR
     if file.is_adapter:
-        return Kind.LORA
+        return "lora"
     if file.architecture is None or file.text("general.type") in _NOT_MODELS:
-        return Kind.OTHER
-    return Kind.EMBEDDING if file.is_embedding else Kind.LLM
+        return OTHER
+    if file.architecture in _DIFFUSION:
+        return "diffusion_model"
+    if file.architecture in _TEXT_ENCODERS:
+        return "text_encoder"
+    return "embedding" if file.is_embedding else "llm"
 
 
 def _missing_part(group: FileGroup) -> ModelProblem:
@@ -110,7 +122,9 @@ def _missing_part(group: FileGroup) -> ModelProblem:
 
 def _misplaced(file: FoundFile, facts: Facts) -> ModelProblem | None:
     """Compare a part's name with its content: engines find the other parts by name."""
-    name = split_name(file.path.name)
+    if file.format is not Format.GGUF or file.label:
+        return None
+    name = split_name(file.name)
     number, count = (name.number, name.count) if name else (1, 1)
     if (facts.split_number + 1, facts.split_count) == (number, count):
         return None
@@ -122,14 +136,24 @@ def _misplaced(file: FoundFile, facts: Facts) -> ModelProblem | None:
     return ModelProblem(file.path, "mixed_parts", text)
 
 
+def _is_plain(facts: Facts) -> bool:
+    """Say whether one file is a model by itself and says all: nearly all are."""
+    whole = facts.split_tensors in (None, facts.tensors) and facts.tensors > 0
+    return whole and facts.kind != OTHER and facts.quantization is not None
+
+
 def _whole(group: FileGroup, parts: Sequence[Facts]) -> Facts | ModelProblem:
     path, first = group.files[0].path, parts[0]
+    if group.files[0].format is not Format.GGUF:
+        return replace(first, parameters=sum(part.parameters for part in parts))
+    if len(parts) == 1 and _is_plain(first):
+        return first
     tensors = sum(part.tensors for part in parts)
     if first.split_tensors not in (None, tensors):
         text = f"The parts of {group.stem} hold {tensors} tensors and should hold "
         text += f"{first.split_tensors}: they belong to different models. Download all of them."
         return ModelProblem(path, "mixed_parts", text)
-    if first.kind is Kind.OTHER or not tensors:
+    if first.kind == OTHER or not tensors:
         text = f"{path.name} is a sound GGUF file, but holds no model (a vocabulary or statistics, "
         text += "perhaps). Move it out of the model folder."
         return ModelProblem(path, "not_a_model", text)

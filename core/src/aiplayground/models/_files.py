@@ -1,44 +1,19 @@
-"""Find GGUF files under folders and group the parts of split models, without reading them."""
+"""Find models under folders without reading them: files, folders, other programs' stores."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import _stores
+from ._found import SUFFIXES, FoundFile, is_unfinished, repo_in, suffix_of
+from ._layouts import Layout, layout_of
+from ._types import Format
+
 MAX_DEPTH = 8  # folders below a root
-MODEL_SUFFIX = ".gguf"
-# llama.cpp's SPLIT_PREFIX_FORMAT is "%s-%05d-of-%05d.gguf"
-_SPLIT = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})$")
-
-
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """One file as the walk saw it; `size` in bytes, `mtime_ns` as `os.stat` has it."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class SplitName:
-    """What a file's name says about its place in a split model; `number` counts from 1."""
-
-    stem: str
-    number: int
-    count: int
-
-
-@dataclass(slots=True)
-class FileGroup:
-    """The files that make up one model, as their names have it, and the parts that are absent."""
-
-    stem: str
-    files: list[FoundFile] = field(default_factory=list)
-    missing: tuple[str, ...] = ()
+MAX_MEMBER_DEPTH = 3  # folders below one that is a model
 
 
 @dataclass(slots=True)
@@ -62,7 +37,8 @@ class Walk:
     def file(self, path: Path) -> None:
         """Add a file by name, whatever its suffix."""
         try:
-            self._add(path, path.stat())
+            form = SUFFIXES.get(suffix_of(path.name), Format.GGUF)
+            self._add(str(path), path.name, path.stat(), form)
         except (OSError, ValueError) as error:
             self.errors.append((path, _as_os_error(error)))
 
@@ -71,9 +47,25 @@ class Walk:
             return
         with os.scandir(folder) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
+        names = {entry.name for entry in found}
+        if _stores.is_ollama(names):
+            self._ollama(folder)
+        elif _stores.is_hub_repository(folder.name, names):
+            self._hub(folder, depth)
+        else:
+            self._entries(folder, found, names, depth)
+
+    def _entries(
+        self, folder: Path, found: Sequence[os.DirEntry[str]], names: set[str], depth: int
+    ) -> None:
+        layout = layout_of(names)
+        if layout is not None:
+            self._model_folder(folder, found, names, layout)
         for entry in found:
+            if is_unfinished(entry.name, names):
+                continue
             try:
-                self._entry(entry, depth)
+                self._entry(entry, depth, layout)
             except OSError as error:
                 self.errors.append((Path(entry.path), error))
 
@@ -86,28 +78,108 @@ class Walk:
         self._folders.add(identity)
         return True
 
-    def _entry(self, entry: os.DirEntry[str], depth: int) -> None:
-        if entry.name.startswith("."):
-            return
+    def _entry(self, entry: os.DirEntry[str], depth: int, layout: Layout | None) -> None:
         if entry.is_dir():
-            if depth < MAX_DEPTH:
+            # What lies below a folder that is a model belongs to it.
+            if depth < MAX_DEPTH and layout is None:
                 self._folder(Path(entry.path), depth + 1)
-        # Partial downloads end in .part, .incomplete or .tmp, and so drop out here.
-        elif entry.name.lower().endswith(MODEL_SUFFIX):
-            path = Path(entry.path)
-            self._add(path, path.stat())
+            return
+        ending = suffix_of(entry.name)
+        if ending and not (layout and layout.owns(entry.name)):
+            self._add(entry.path, entry.name, entry.stat(), SUFFIXES[ending])
 
-    def _add(self, path: Path, status: os.stat_result) -> None:
+    def _model_folder(
+        self, folder: Path, found: Sequence[os.DirEntry[str]], names: set[str], layout: Layout
+    ) -> None:
+        """Add a folder that is one model, unless one of its files is not finished."""
+        if any(is_unfinished(name, names) for name in names if layout.owns(name)):
+            return
+        members = tuple(self._members(found, layout, 0))
+        if members:
+            status = folder.stat()
+            self._put(
+                FoundFile(
+                    text=str(folder),
+                    name=folder.name,
+                    size=sum(each.size for each in members),
+                    mtime_ns=max(each.mtime_ns for each in members),
+                    inode=status.st_ino,
+                    format=layout.format,
+                    repo=repo_in(str(folder)),
+                    members=members,
+                ),
+                status,
+            )
+
+    def _members(
+        self, found: Iterable[os.DirEntry[str]], layout: Layout, depth: int
+    ) -> Iterable[FoundFile]:
+        for entry in found:
+            if is_unfinished(entry.name):
+                continue
+            if entry.is_dir():
+                if layout.nested and depth < MAX_MEMBER_DEPTH:
+                    with os.scandir(entry.path) as below:
+                        inside = sorted(below, key=lambda each: each.name)
+                    yield from self._members(inside, layout, depth + 1)
+            elif depth or layout.owns(entry.name):
+                status = entry.stat()
+                form = SUFFIXES.get(suffix_of(entry.name), layout.format)
+                yield _found(entry.path, entry.name, status, form)
+
+    def _hub(self, folder: Path, depth: int) -> None:
+        """Look at a repository in the Hugging Face cache; each file counts in one revision."""
+        repo = _stores.hub_repository(folder.name)
+        seen: set[Path] = set()
+        for snapshot in _stores.hub_snapshots(folder):
+            inner = Walk(_folders=self._folders)
+            try:
+                inner._folder(snapshot, depth + 1)
+            except OSError as error:
+                self.errors.append((snapshot, error))
+            for file in inner.files:
+                relative = file.path.relative_to(snapshot)
+                if relative not in seen:
+                    seen.add(relative)
+                    place = Path(repo) / relative
+                    file.repo, file.place = repo, place
+                    file.label = place.as_posix() if file.members else None
+                    self._put(file, file.path.stat())
+            self.errors += inner.errors
+
+    def _ollama(self, folder: Path) -> None:
+        for stored in _stores.ollama_models(folder):
+            try:
+                status = stored.path.stat()
+            except OSError as error:
+                self.errors.append((stored.path, error))
+                continue
+            file = FoundFile(
+                text=str(stored.path),
+                name=stored.path.name,
+                size=status.st_size,
+                mtime_ns=status.st_mtime_ns,
+                inode=status.st_ino,
+                place=Path("ollama", stored.name),
+                label=stored.name,
+                projector=stored.projector,
+            )
+            self.files.append(file)
+
+    def _add(self, text: str, name: str, status: os.stat_result, form: Format) -> None:
+        self._put(_found(text, name, status, form), status)
+
+    def _put(self, file: FoundFile, status: os.stat_result) -> None:
         # A file by the same name twice is one model (two revisions in a download cache link to one
         # blob); by another name it is an alias that somebody wanted.
-        identity = (status.st_dev, status.st_ino, path.name)
+        identity = (status.st_dev, status.st_ino, file.name)
         if identity not in self._seen:
             self._seen.add(identity)
-            self.files.append(FoundFile(path, status.st_size, status.st_mtime_ns))
+            self.files.append(file)
 
 
 def walk(roots: Iterable[Path], extra_files: Iterable[Path]) -> Walk:
-    """Collect the GGUF files below `roots` and the `extra_files`."""
+    """Collect the models below `roots` and the `extra_files`."""
     result = Walk()
     for root in roots:
         result.root(Path(root))
@@ -116,41 +188,9 @@ def walk(roots: Iterable[Path], extra_files: Iterable[Path]) -> Walk:
     return result
 
 
-def stem_of(name: str) -> str:
-    """Return a file's name without `.gguf`."""
-    return name[: -len(MODEL_SUFFIX)] if name.lower().endswith(MODEL_SUFFIX) else name
-
-
-def split_name(name: str) -> SplitName | None:
-    """Take a name like `x-00002-of-00003.gguf` apart; None if it is not of that form."""
-    match = _SPLIT.match(stem_of(name))
-    if match is None:
-        return None
-    number, count = int(match["number"]), int(match["count"])
-    return SplitName(match["stem"], number, count) if 1 <= number <= count else None
-
-
-def group_files(files: Sequence[FoundFile]) -> Iterator[FileGroup]:
-    """Put the parts of each split model together, in order; every other file is its own group."""
-    sets: dict[tuple[Path, str, int], dict[int, FoundFile]] = {}
-    for file in files:
-        split = split_name(file.path.name)
-        if split is None:
-            yield FileGroup(stem_of(file.path.name), [file])
-        else:
-            sets.setdefault((file.path.parent, split.stem, split.count), {})[split.number] = file
-    for (_, stem, count), parts in sets.items():
-        missing = tuple(
-            f"{stem}-{number:05d}-of-{count:05d}{MODEL_SUFFIX}"
-            for number in _first_absent(parts, count)
-        )
-        yield FileGroup(stem, [parts[number] for number in sorted(parts)], missing)
-
-
-def _first_absent(parts: dict[int, FoundFile], count: int, limit: int = 5) -> list[int]:
-    """Name some absent numbers: a name may claim 99999 parts."""
-    absent = (number for number in range(1, count + 1) if number not in parts)
-    return [number for number, _ in zip(absent, range(limit), strict=False)]
+def _found(text: str, name: str, status: os.stat_result, form: Format) -> FoundFile:
+    repo = repo_in(text[: -len(name)])
+    return FoundFile(text, name, status.st_size, status.st_mtime_ns, status.st_ino, form, repo)
 
 
 def _as_os_error(error: OSError | ValueError) -> OSError:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiplayground.errors import ModelNotFound
 
-from ._files import stem_of
+from ._found import stem_of
 from ._types import LocalModel
 
 LISTED = 10  # names that an error shows

@@ -8,11 +8,45 @@ from pathlib import Path
 
 
 class ModelType(StrEnum):
-    """What a model is for, as `ModelInfo.type` of the API reference has it."""
+    """What a model is for, as `ModelInfo.type` of the API reference has it: the keys of `KINDS`."""
 
     LLM = "llm"
     EMBEDDING = "embedding"
+    CHECKPOINT = "checkpoint"
+    INPAINT = "inpaint"
     LORA = "lora"
+    VAE = "vae"
+    CONTROLNET = "controlnet"
+    UPSCALE = "upscale"
+    DIFFUSION_MODEL = "diffusion_model"
+    TEXT_ENCODER = "text_encoder"
+    CLIP_VISION = "clip_vision"
+    STYLE_MODEL = "style_model"
+    TEXTUAL_INVERSION = "textual_inversion"
+    HYPERNETWORK = "hypernetwork"
+    GLIGEN = "gligen"
+    PHOTOMAKER = "photomaker"
+    IPADAPTER = "ipadapter"
+    VAE_APPROX = "vae_approx"
+    AUDIO_ENCODER = "audio_encoder"
+    MODEL_PATCH = "model_patch"
+    LATENT_UPSCALE = "latent_upscale"
+    STT = "stt"
+    TTS = "tts"
+    FACE_SWAP = "face_swap"
+    FACE_RESTORE = "face_restore"
+    NSFW_DETECTOR = "nsfw_detector"
+
+
+class Format(StrEnum):
+    """How a model is stored: one of the file formats, or a folder of files that belong together."""
+
+    GGUF = "gguf"
+    SAFETENSORS = "safetensors"
+    PICKLE = "pickle"
+    OPENVINO = "openvino"
+    TRANSFORMERS = "transformers"
+    DIFFUSERS = "diffusers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +54,9 @@ class LocalModel:
     """One model on disk, which may be split over several files.
 
     `size` is in bytes over all files, `parameters` counts weights, `context_length` is in tokens,
-    `mtime` in seconds since the epoch. `path` is the file that engines are given. `chat_template`
-    says whether there is one; `vision` whether images can be given, with the help of `projector`.
+    `mtime` in seconds since the epoch. `path` is the file, or the folder, that engines are given.
+    `chat_template` says whether there is one; `vision` whether images can be given, with the help
+    of `projector` in GGUF. `repo` is the repository it came from, where its place says so.
     """
 
     name: str
@@ -39,6 +74,7 @@ class LocalModel:
     projector: Path | None = None
     vision: bool = False
     format: str = "gguf"
+    repo: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,16 @@ class ModelSettings(Section):
     folders: Annotated[tuple[Folder, ...], Field(strict=False)] = Field(
         default=(), description="Further folders with model files; only ever read."
     )
+    watch: Literal["auto", "poll", "off"] = Field(
+        default="auto",
+        description=(
+            "Whether model folders are watched while a page or program listens for changes: as the "
+            "system tells of them (auto), by looking now and then (poll), or not (off)."
+        ),
+    )
+    watch_interval: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=5, description="Seconds between looks at the folders where they are polled."
+    )
     default: str | None = Field(
         default=None, description="Model that a chat uses when the caller names none."
     )

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import socket
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -190,13 +190,13 @@ class FakeContext:
         """Run blocking work in a thread."""
         return await asyncio.to_thread(func, *args, **kwargs)
 
-    async def local_models(self) -> Sequence[LocalModel]:
-        """Return `models`."""
-        return list(self.models)
+    async def local_models(self, formats: Collection[str] = ("gguf",)) -> Sequence[LocalModel]:
+        """Return those of `models` that have one of the formats."""
+        return [each for each in self.models if each.format in formats]
 
-    async def find_model(self, name: str) -> LocalModel:
+    async def find_model(self, name: str, formats: Collection[str] = ("gguf",)) -> LocalModel:
         """Return the model of this name; raises `ModelNotFound`."""
-        return match_model(name, self.models)
+        return match_model(name, await self.local_models(formats))
 
     async def aclose(self) -> None:
         """Close the client."""

@@ -36,11 +36,14 @@ class Control:
         await exchange.reply_json(200, services)
 
     async def act(self, exchange: Exchange, service: str, operation: str) -> None:
-        """`POST /api/kernel/services/{service}/{operation}`: start, stop or restart."""
+        """`POST /api/kernel/services/{service}/{operation}`: start, stop, restart or unload."""
         body = await exchange.body()
         model = parse_object(body).get("model") if body.strip() else None
         if model is not None and not isinstance(model, str):
             raise InvalidParameters("'model' must be a text.", details={"field": "model"})
+        if operation == "unload":
+            await self._unload(exchange, service, model)
+            return
         if service == self._own and operation != "start":
             await self._act_on_self(exchange, operation)
             return
@@ -49,6 +52,12 @@ class Control:
         else:
             info = await getattr(self._kernel, operation)(service)
         await exchange.reply_json(200, _described(info))
+
+    async def _unload(self, exchange: Exchange, service: str, model: str | None) -> None:
+        if model is None:
+            raise InvalidParameters("'model' must name what to unload.", details={"field": "model"})
+        await self._kernel.unload(service, model)
+        await exchange.reply_json(200, _described(self._kernel.service(service)))
 
     async def _act_on_self(self, exchange: Exchange, operation: str) -> None:
         """Answer first, then do it: the answer goes through what is about to end."""

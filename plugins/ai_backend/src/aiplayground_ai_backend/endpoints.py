@@ -126,12 +126,13 @@ def _control(gateway: Gateway) -> Iterator[Endpoint]:
         summary="List the services.",
         **common,
     )
-    for operation in ("start", "stop", "restart"):
+    for operation in ("start", "stop", "restart", "unload"):
+        what = "a model of a service" if operation == "unload" else "a service"
         yield Endpoint(
             method="POST",
             path=f"/api/kernel/services/{{service}}/{operation}",
             handler=partial(control.act, operation=operation),
-            summary=f"{operation.capitalize()} a service.",
+            summary=f"{operation.capitalize()} {what}.",
             body=schemas.ACT,
             **common,
         )
