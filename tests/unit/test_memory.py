@@ -38,7 +38,8 @@ def test_without_a_limit_it_is_what_the_system_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "folder", ["sys/fs/cgroup/user/app", "sys/fs/cgroup/user", "sys/fs/cgroup"]
 )
-def test_the_limit_of_any_group_above_holds(tmp_path: Path, folder: str) -> None:
+def test_the_limit_of_any_group_above_holds(tmp_path: Path, group: str) -> None:
+    folder = f"sys/fs/cgroup/{group}"
     limit = {
         f"{folder}/memory.max": f"{3 * MIB}\n",
         f"{folder}/memory.current": f"{2 * MIB}\n",
