@@ -55,6 +55,10 @@ def command(
         raise click.UsageError("Say something: `aipg chat TEXT`, or pipe the text into it.")
     from ._conversation import converse
 
+    if model is None:
+        from ._starter import offer
+
+        offer(app)
     run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling))
 
 
