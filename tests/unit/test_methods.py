@@ -20,6 +20,7 @@ REFERENCE = {
     "sendStopSignal": ["serviceName"],
     "setUpService": ["serviceName"],
     "ensureBackendReadiness": ["backend", "model"],
+    "explainReadiness": ["backend", "model"],
     "loadModels": [],
     "refreshLLMModels": [],
     "getModelPaths": [],

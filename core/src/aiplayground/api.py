@@ -15,6 +15,7 @@ from .states import BackendStatus
 from .types import ModelKind
 
 if TYPE_CHECKING:
+    from .admission import LoadPlan
     from .devices import ComputeDevice
     from .status import ServiceInfo
 
@@ -84,6 +85,77 @@ class ModelInfo(Answer):
     backend: str | None = None
     backends: tuple[str, ...] | None = None
     repo: str | None = None
+
+
+class MemoryParts(Answer):
+    """What a model takes in memory, in bytes; `on_device` of it in the memory of `device`.
+
+    `rough`: told from the size of its files alone.
+    """
+
+    total: int
+    weights: int
+    cache: int
+    compute: int
+    projector: int
+    other: int
+    on_device: int
+    device: str | None = None
+    rough: bool
+
+
+class PlannedUnload(Answer):
+    """A model that would be unloaded first, what that gives back in bytes, and why this one."""
+
+    service_name: str
+    model: str
+    bytes: int
+    why: str
+
+
+class Readiness(Answer):
+    """What loading a model would do now; `needs` and `free` are bytes by kind of memory.
+
+    `outcome` is `loaded`, `load`, `unload-first`, `wait`, `refuse` or `unchecked`. `unload` goes in
+    this order, `wait_for` are in use, `change` says what would let it fit.
+    """
+
+    service_name: str
+    model: str
+    outcome: Literal["loaded", "load", "unload-first", "wait", "refuse", "unchecked"]
+    message: str
+    estimate: MemoryParts | None = None
+    needs: dict[str, int] = Field(default_factory=dict)
+    free: dict[str, int] = Field(default_factory=dict)
+    unload: list[PlannedUnload] = Field(default_factory=list)
+    wait_for: list[str] = Field(default_factory=list)
+    change: list[str] = Field(default_factory=list)
+    notes: list[str] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, plan: LoadPlan) -> Readiness:
+        """Return a plan of the kernel as it looks from outside."""
+        from .admission import parts_of
+
+        made = plan.estimate
+        return cls(
+            service_name=plan.service,
+            model=plan.model,
+            outcome=plan.outcome,
+            message=plan.message,
+            estimate=MemoryParts.model_validate(parts_of(made)) if made else None,
+            needs=dict(plan.needs),
+            free=dict(plan.free),
+            unload=[
+                PlannedUnload(
+                    service_name=each.service, model=each.model, bytes=each.bytes, why=each.why
+                )
+                for each in plan.unload
+            ],
+            wait_for=list(plan.wait_for),
+            change=list(plan.change),
+            notes=list(made.notes) if made else [],
+        )
 
 
 class ModelDownloadInfo(Shape):

@@ -24,6 +24,7 @@ from .api import (
     ModelInfo,
     NodeRepoData,
     OpenDialogOptions,
+    Readiness,
     SaveDialogOptions,
 )
 from .errors import ServiceNotAvailable
@@ -100,6 +101,15 @@ async def ensure_backend_readiness(kernel: Kernel, backend: ServiceName, model: 
     `ai-backend` means whichever backend has the model; as the model's name, the default one.
     """
     await kernel.ensure_ready(backend, model)
+
+
+@_method("explainReadiness", SERVICES, listing=True)
+async def explain_readiness(kernel: Kernel, backend: ServiceName, model: Text) -> Readiness:
+    """Say what loading a model would need, what is free, and what would be unloaded for it.
+
+    Nothing is loaded or unloaded. A refusal says what to change.
+    """
+    return Readiness.of(await kernel.plan(model, backend))
 
 
 # Models -------------------------------------------------------------------------------------

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from aiplayground.gguf import GgufFile
-from aiplayground_llamacpp.load import DEFAULT_CONTEXT, MIN_CONTEXT, context_size, part_paths
+from aiplayground_llamacpp.load import part_paths
 from aiplayground_llamacpp.machine import (
+    DEFAULT_CONTEXT,
     LITTLE_MEMORY,
-    available_memory,
+    MIN_CONTEXT,
     cache_bytes,
     cache_cells,
+    context_size,
     default_threads,
     limit_threads,
-    meminfo_available,
 )
 
 
@@ -39,16 +40,10 @@ def test_threads(siblings: list[str | None], allowed: int, quota: str | None, th
 def test_this_machine_has_something() -> None:
     assert default_threads(10**9) >= 1
     assert default_threads(10**6) == 1
-    assert available_memory() is None or available_memory() != 0
 
 
-def test_memory_is_read_in_bytes() -> None:
-    assert meminfo_available("MemTotal: 9 kB\nMemAvailable:   12 kB\n") == 12 * 1024
-    assert meminfo_available("") is None
-
-
-def gguf(**fields: Any) -> GgufFile:
-    metadata = {"general.architecture": "llama"} | {f"llama.{k}": v for k, v in fields.items()}
+def gguf(kind: str = "llama", **fields: Any) -> GgufFile:
+    metadata = {"general.architecture": kind} | {f"{kind}.{k}": v for k, v in fields.items()}
     return GgufFile(Path("x"), 0, 3, 32, 0, MappingProxyType(metadata), ())
 
 
@@ -68,10 +63,16 @@ def test_the_size_of_a_context() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {**SIZES, "attention.sliding_window": 512}, {**SIZES, "attention.head_count_kv": (1, 2)}],
+    [
+        {},
+        {**SIZES, "attention.sliding_window": 512},
+        {**SIZES, "attention.head_count_kv": (1, 2)},
+        {**SIZES, "attention.head_count_kv": (1, 2, 1, 2)},
+        {**SIZES, "ssm.state_size": 8, "ssm.inner_size": 8},
+    ],
 )
 def test_what_cannot_be_estimated_is_not(fields: dict[str, Any]) -> None:
-    assert cache_bytes(gguf(**fields), 10) is None
+    assert cache_bytes(gguf("gemma2", **fields), 10) is None
 
 
 @pytest.mark.parametrize(

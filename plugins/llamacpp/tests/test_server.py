@@ -390,8 +390,8 @@ Available devices:
 
 def test_what_llama_server_lists() -> None:
     assert parse_devices(LISTED) == [
-        ("CUDA0", "NVIDIA H200", 143156 * 2**20),
-        ("Vulkan1", "Intel(R) Arc(TM) A770 Graphics (DG2)", 16032 * 2**20),
+        ("CUDA0", "NVIDIA H200", 143156 * 2**20, 142000 * 2**20),
+        ("Vulkan1", "Intel(R) Arc(TM) A770 Graphics (DG2)", 16032 * 2**20, 14428 * 2**20),
     ]
     assert parse_devices("Available devices:\n  (none)\n") == []
 

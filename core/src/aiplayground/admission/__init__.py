@@ -21,7 +21,7 @@ from ._decide import (
     shortage,
 )
 from ._desk import Admission
-from ._plan import LoadPlan, Outcome, Step
+from ._plan import LoadPlan, Outcome, Step, amount, parts_of
 from ._rough import make_admission, rough_estimate
 
 __all__ = [
@@ -38,8 +38,10 @@ __all__ = [
     "Release",
     "Step",
     "Wait",
+    "amount",
     "decide",
     "make_admission",
+    "parts_of",
     "rough_estimate",
     "shortage",
 ]

@@ -56,6 +56,7 @@ class Brought(NamedTuple):
 
 BROUGHT = {
     "pull": Brought("aiplayground-models", "Download a model from the Hugging Face Hub."),
+    "models suggest": Brought("aiplayground-models", "Suggest models that fit this computer."),
     "config hf-token": Brought("aiplayground-models", "Store the token for the Hugging Face Hub."),
 }
 """The help names them whether or not the package is there; without it, they say what to install."""

@@ -130,6 +130,27 @@ def show_paths(app: App) -> None:
     )
 
 
+@command.command("plan")
+@json_option
+@click.argument("name", metavar="MODEL", shell_complete=complete_model)
+@click.option("--backend", metavar="NAME", help="The backend that would load it.")
+@click.pass_obj
+def plan(app: App, name: str, backend: str | None) -> None:
+    """Show what loading a model needs, what is free, and what would be unloaded for it.
+
+    Nothing is loaded or unloaded. Asks the running kernel if there is one. Exits with 0 whether or
+    not it fits; `--json` has it as `outcome`.
+    """
+    from . import _model_plan
+
+    found = _model_plan.ask(app, name, backend)
+    if app.json:
+        print_json(found)
+        return
+    for line in _model_plan.lines(found):
+        say(line)
+
+
 def model_paths(app: App) -> ModelPaths:
     """Return where models lie, without a kernel. Raises `InvalidSettings`."""
     from aiplayground.models import ModelPaths

@@ -15,6 +15,7 @@ from aiplayground.api import (
     ModelInfo,
     NodeRepoData,
     OpenDialogOptions,
+    Readiness,
     SaveDialogOptions,
     StoreAnswer,
     StoreInfo,
@@ -152,6 +153,10 @@ class AsyncClient:
     async def ensure_backend_readiness(self, backend: str, model: str) -> None:
         """Have a service running with a model in memory."""
         await self.call("ensureBackendReadiness", backend, model)
+
+    async def explain_readiness(self, backend: str, model: str) -> Readiness:
+        """Say what loading a model would need, and what would be unloaded for it."""
+        return await self._as(Readiness, "explainReadiness", backend, model)
 
     async def load_models(self) -> list[ModelInfo]:
         """Return the language models that are there."""

@@ -17,6 +17,7 @@ from aiplayground.api import (
     ModelInfo,
     NodeRepoData,
     OpenDialogOptions,
+    Readiness,
     SaveDialogOptions,
     StoreAnswer,
     StoreInfo,
@@ -127,6 +128,10 @@ class Client:
     def ensure_backend_readiness(self, backend: str, model: str) -> None:
         """Have a service running with a model in memory."""
         self.call("ensureBackendReadiness", backend, model)
+
+    def explain_readiness(self, backend: str, model: str) -> Readiness:
+        """Say what loading a model would need, and what would be unloaded for it."""
+        return self._as(Readiness, "explainReadiness", backend, model)
 
     def load_models(self) -> list[ModelInfo]:
         """Return the language models that are there."""

@@ -28,10 +28,10 @@ from .asgi import (
     send_json,
     until_gone,
 )
-from .engine import CountingEngine, EmbeddingEngine, RerankEngine
+from .engine import CountingEngine, EmbeddingEngine, ReleasingEngine, RerankEngine
 from .host import Host
 from .metrics import CANCELLED, CONTENT_TYPE, Metrics, Watch
-from .protocol import HEALTH_PATH, LOAD_PATH, METRICS_PATH, UNLOAD_PATH
+from .protocol import HEALTH_PATH, LOAD_PATH, METRICS_PATH, RELEASE_PATH, UNLOAD_PATH
 from .replies import (
     Answers,
     Envelope,
@@ -81,6 +81,7 @@ class App:
             METRICS_PATH: {"GET": self._show_metrics},
             LOAD_PATH: {"POST": self._load},
             UNLOAD_PATH: {"POST": self._unload},
+            RELEASE_PATH: {"POST": self._release},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -211,6 +212,13 @@ class App:
         await read_body(exchange.receive)
         await self._host.unload()
         await send_json(exchange.send, 200, {"model": None})
+
+    async def _release(self, exchange: Exchange) -> None:
+        check_token(exchange.headers, self._token)
+        await read_body(exchange.receive)
+        engine = self._host.engine
+        given = await engine.release() if isinstance(engine, ReleasingEngine) else 0
+        await send_json(exchange.send, 200, {"released": given})
 
 
 async def _collect(chunks: AsyncGenerator[ChatChunk, None], watch: Watch) -> Answers:

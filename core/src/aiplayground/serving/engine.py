@@ -109,6 +109,14 @@ class RerankEngine(Protocol):
 
 
 @runtime_checkable
+class ReleasingEngine(Protocol):
+    """An engine that keeps things in memory which it can do without."""
+
+    async def release(self) -> int:
+        """Give them up and return the bytes; requests in progress go on."""
+
+
+@runtime_checkable
 class CountingEngine(Protocol):
     """An engine with figures of its own for `/metrics`."""
 

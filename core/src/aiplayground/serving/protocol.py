@@ -16,6 +16,7 @@ PARENT_FD_VARIABLE = "AIPG_PARENT_FD"
 
 LOAD_PATH = "/models/load"
 UNLOAD_PATH = "/models/unload"
+RELEASE_PATH = "/memory/release"
 HEALTH_PATH = "/health"
 METRICS_PATH = "/metrics"
 

@@ -18,13 +18,14 @@ CPU, GPU, IGPU, ACCELERATOR, META = range(5)  # enum ggml_backend_dev_type
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A device: `id` is llama.cpp's name for it, `memory` all of it in bytes."""
+    """A device: `id` is llama.cpp's name for it, `memory` and `free` are in bytes."""
 
     id: str
     name: str
     type: int
     memory: int
     pointer: int
+    free: int | None = None
 
 
 def find_backends(lib: Any) -> list[Backend]:
@@ -110,4 +111,5 @@ def _backend(ggml: Any, pointer: int) -> Backend:
         type=int(ggml.ggml_backend_dev_type(pointer)),
         memory=int(total.value),
         pointer=pointer,
+        free=int(free.value),
     )

@@ -66,7 +66,7 @@ def server_devices(program: str) -> list[Device]:
         found = list_devices(program, timeout=DEADLINE / 2)
     except AIPlaygroundError:
         return []
-    return [_device(id_, name, GPU, memory) for id_, name, memory in found]
+    return [_device(id_, name, GPU, memory, free) for id_, name, memory, free in found]
 
 
 def _set_up() -> Path | None:
@@ -95,5 +95,6 @@ def kind_of(type_: int, name: str) -> Kind:
     return "iGPU" if type_ == IGPU else "GPU"
 
 
-def _device(id_: str, name: str, type_: int, memory: int) -> Device:
-    return Device(id=id_, name=name.strip(), kind=kind_of(type_, name), memory=memory)
+def _device(id_: str, name: str, type_: int, memory: int, free: int | None = None) -> Device:
+    kind = kind_of(type_, name)
+    return Device(id=id_, name=name.strip(), kind=kind, memory=memory, free=free)

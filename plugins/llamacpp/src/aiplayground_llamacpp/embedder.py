@@ -15,13 +15,10 @@ from aiplayground.errors import FailureClass, ServiceFailed
 from .bindings import EngineLog
 from .context import Batch, Row
 from .enginelog import diagnose
-from .machine import default_threads
+from .machine import MOST_TOKENS, default_threads
 from .native import Model
 from .settings import Settings
 from .tuning import tune_context
-
-MOST_TOKENS = 2048
-"""Tokens of a text unless the settings say otherwise: the memory needed grows with their square."""
 
 MOST_TEXTS = 16
 """Texts in a batch: answers wait while it is computed."""

@@ -143,6 +143,12 @@ class LlamaEngine:
                 seat.runner.abort(unloaded())
             await self._thread.call(self._vacate, seat)
 
+    async def release(self) -> int:
+        """Give up conversations that no slot holds; return the bytes."""
+        seat = self._seat
+        runner = seat.runner if seat is not None else None
+        return 0 if runner is None else await self._thread.call(runner.release)
+
     async def close(self) -> None:
         """End what is in progress, free everything, end the thread."""
         self._closing.set()

@@ -13,12 +13,12 @@ from .bindings import load_bindings
 
 
 def main() -> None:
-    """Print a list of `[id, name, type, bytes of memory]`."""
+    """Print a list of `[id, name, type, bytes of memory, bytes that are free]`."""
     lib = load_bindings()
     silent = lib.llama_log_callback(lambda _level, _text, _data: None)
     lib.llama_log_set(silent, None)
     lib.llama_backend_init()
-    found = [[each.id, each.name, each.type, each.memory] for each in find_backends(lib)]
+    found = [[each.id, each.name, each.type, each.memory, each.free] for each in find_backends(lib)]
     sys.stdout.write(json.dumps(found))
 
 

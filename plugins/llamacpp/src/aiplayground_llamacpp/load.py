@@ -16,12 +16,13 @@ from aiplayground.errors import (
     InvalidSettings,
 )
 from aiplayground.gguf import GgufError, GgufFile, GgufReason, check_vocabulary, read_gguf
+from aiplayground.memory import free_memory
 
 from .adapters import LoraFile, check_adapters
 from .bindings import EngineLog
 from .context import Context
 from .enginelog import bad_model, out_of_memory
-from .machine import available_memory, cache_bytes, cache_cells
+from .machine import cache_bytes, cache_cells, context_size, scales_by_length
 from .native import Model
 from .options import model_options
 from .projector import find_projector
@@ -30,11 +31,6 @@ from .sampling import METADATA_KEYS, model_defaults
 from .settings import Settings
 from .sight import Sight
 from .template import CHATML, CHATML_STOP, ChatTemplate
-
-DEFAULT_CONTEXT = 4096
-"""Tokens of context unless the settings say otherwise: models offer more than memory holds."""
-
-MIN_CONTEXT = 32
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
@@ -134,12 +130,6 @@ def part_paths(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{stem}-{n:05}-of-{match[2]}.gguf") for n in range(1, count + 1)]
 
 
-def context_size(wanted: int, trained: int) -> int:
-    """Return the tokens of context to make; `wanted` is the setting, 0 for a sensible size."""
-    size = wanted or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
-    return max(size, MIN_CONTEXT)
-
-
 def load(
     lib: Any,
     log: EngineLog,
@@ -215,21 +205,11 @@ def _make_context(
     types = (settings.cache_type_k, settings.cache_type_v)
     token = None if scales_by_length(gguf) else cache_bytes(gguf, 1, types)
     cells = cache_cells(size, settings.slots, token)
-    needed, free = cache_bytes(gguf, cells, types), available_memory()
+    needed, free = cache_bytes(gguf, cells, types), free_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
-    if needed and free is not None and needed > free and not lib_offloads(model.lib):
+    if needed and needed > free and not lib_offloads(model.lib):
         raise out_of_memory(gguf.path, needed, free)
     return Context(model, log, settings, size=size, cells=cells, whole=whole)
-
-
-def scales_by_length(gguf: GgufFile) -> bool:
-    """Say whether the size of the context changes what the model computes.
-
-    llama.cpp chooses how positions are scaled by that size, which must then stay what was asked.
-    """
-    kind = gguf.metadata.get(f"{gguf.architecture}.rope.scaling.type")
-    original = gguf.hyperparameter("rope.scaling.original_context_length")
-    return kind not in (None, "none", "linear") or original is not None
 
 
 def lib_offloads(lib: Any) -> bool:

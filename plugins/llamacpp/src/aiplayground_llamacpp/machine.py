@@ -1,17 +1,17 @@
-"""What this computer has: cores to compute with, memory that is free."""
+"""What this computer has to compute with, and how the context divides what memory it has."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from aiplayground.gguf import GgufFile
 
+from .layers import is_uniform, layers_of
+
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
-_MEMINFO = Path("/proc/meminfo")
 
 
 SMALL_MODEL = 32 * 2**20
@@ -20,14 +20,18 @@ other, and most of it while other programs are busy (measured: 4,300 tokens/s by
 two)."""
 
 
-_BITS = {
-    "f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5, "q5_1": 6, "q5_0": 5.5, "q4_1": 5, "q4_0": 4.5,
-    "iq4_nl": 4.5,
-}  # fmt: skip  # with the scale that each block of a quantised type has
-
-
 LITTLE_MEMORY = 256 * 2**20
 """Bytes of keys and values that every machine which runs language models has to spare."""
+
+
+DEFAULT_CONTEXT = 4096
+"""Tokens of context unless the settings say otherwise: models offer more than memory holds."""
+
+MIN_CONTEXT = 32
+
+MOST_TOKENS = 2048
+"""Tokens of a text to embed unless the settings say otherwise: the memory needed grows with their
+square."""
 
 
 def default_threads(model_size: int) -> int:
@@ -53,22 +57,20 @@ def limit_threads(siblings: Iterable[str | None], allowed: int, quota: str | Non
     return max(1, count)
 
 
-def available_memory() -> int | None:
-    """Return the bytes of memory that are free for this process, or None if that is unknown."""
-    free = meminfo_available(_read(_MEMINFO) or "")
-    limit, used = _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
-    if free is not None and limit and used and limit.strip().isdecimal():
-        free = min(free, int(limit) - int(used))
-    return free
+def context_size(wanted: int, trained: int) -> int:
+    """Return the tokens of context to make; `wanted` is the setting, 0 for a sensible size."""
+    size = wanted or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+    return max(size, MIN_CONTEXT)
 
 
-def meminfo_available(text: str) -> int | None:
-    """Read `MemAvailable` of Linux's /proc/meminfo, in bytes."""
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        if name == "MemAvailable":
-            return int(value.split()[0]) * 1024
-    return None
+def scales_by_length(gguf: GgufFile) -> bool:
+    """Say whether the size of the context changes what the model computes.
+
+    llama.cpp chooses how positions are scaled by that size, which must then stay what was asked.
+    """
+    kind = gguf.metadata.get(f"{gguf.architecture}.rope.scaling.type")
+    original = gguf.hyperparameter("rope.scaling.original_context_length")
+    return kind not in (None, "none", "linear") or original is not None
 
 
 def cache_cells(size: int, slots: int, token: int | None) -> int:
@@ -89,36 +91,13 @@ def cache_bytes(
 
     `types` are those of keys and of values.
 
-    None also for models whose layers differ or keep less than all: an estimate must never refuse
-    what would have fitted.
+    None also for models whose layers differ or keep less than all: where this refuses a context,
+    it must never refuse what would have fitted. `estimate` says what those take.
     """
-    facts: Mapping[str, Any] = {
-        name: gguf.hyperparameter(name)
-        for name in (
-            "block_count",
-            "embedding_length",
-            "attention.head_count",
-            "attention.head_count_kv",
-        )
-    }
-    if not all(facts.values()) or _keeps_less(gguf):
+    layers = layers_of(gguf, ())
+    if layers is None or not is_uniform(layers):
         return None
-    width = facts["embedding_length"] // facts["attention.head_count"]
-    keys = gguf.hyperparameter("attention.key_length") or width
-    values = gguf.hyperparameter("attention.value_length") or width
-    heads = facts["attention.head_count_kv"]
-    bits = keys * _BITS[types[0]] + values * _BITS[types[1]]
-    return int(facts["block_count"] * context * heads * bits / 8)
-
-
-def _keeps_less(gguf: GgufFile) -> bool:
-    marks = (
-        "attention.sliding_window",
-        "attention.kv_lora_rank",
-        "ssm.state_size",
-        "wkv.head_size",
-    )
-    return any(gguf.hyperparameter(mark) for mark in marks)
+    return int(len(layers) * context * layers[0].token(types))
 
 
 def _allowed_cpus() -> set[int]:

@@ -79,8 +79,14 @@ class SlotMemory(Generic[W]):
 
     def close(self) -> None:
         """Give up the cache."""
+        self.release()
+
+    def release(self) -> int:
+        """Empty the cache and return the bytes that it held; the slots keep what they hold."""
+        held = self._cache.size
         self._cache.clear()
         self._count()
+        return held
 
     def time_batch(self, size: int) -> float | None:
         """Return the seconds that a batch of single tokens takes, or None if it cannot be told.

@@ -13,7 +13,7 @@ from .parameters import PARAMETERS
 
 if TYPE_CHECKING:
     from aiplayground.context import ServiceContext
-    from aiplayground.specs import Device, SetupProgress
+    from aiplayground.specs import Device, MemoryEstimate, SetupProgress
     from aiplayground.types import ModelInfo
 
 AIPG_HOOK_API = 1
@@ -67,6 +67,22 @@ async def unload_model(ctx: ServiceContext, model: str) -> None:
     from .residency import unload
 
     await unload(ctx, model)
+
+
+@hookimpl
+async def estimate_memory(ctx: ServiceContext, model: str) -> MemoryEstimate | None:
+    """Estimate weights, context and working memory from the headers of the files."""
+    from .admission import estimate_model
+
+    return await estimate_model(ctx, model)
+
+
+@hookimpl
+async def release_memory(ctx: ServiceContext, model: str, wanted: int) -> int:
+    """Give up conversations that are kept in main memory for later."""
+    from .admission import release
+
+    return await release(ctx, model, wanted)
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import ServiceNotAvailable, from_dict
-from aiplayground.serving.protocol import LOAD_PATH, UNLOAD_PATH
+from aiplayground.serving.protocol import LOAD_PATH, RELEASE_PATH, UNLOAD_PATH
 from aiplayground.types import ModelInfo
 
 from .launch import worker_name
@@ -44,6 +44,14 @@ async def load(ctx: ServiceContext, name: str) -> None:
     body = {"path": str(model.path), "name": model.name, "replace": False}
     await _post(ctx, primary, LOAD_PATH, body, ctx.settings.load_timeout)
     primary.model = name
+
+
+async def release(ctx: ServiceContext, name: str) -> int:
+    """Have the worker that holds a model give up its caches; return the bytes."""
+    worker = _holder(ctx, name)
+    if worker is None:
+        return 0
+    return int((await _post(ctx, worker, RELEASE_PATH, {}, UNLOAD_TIMEOUT)).get("released", 0))
 
 
 async def unload(ctx: ServiceContext, name: str) -> None:
@@ -103,7 +111,7 @@ def _holder(ctx: ServiceContext, name: str) -> WorkerHandle | None:
 
 async def _post(
     ctx: ServiceContext, worker: WorkerHandle, path: str, body: dict[str, Any], timeout: float
-) -> None:
+) -> dict[str, Any]:
     import httpx  # here: models are listed before there is a worker to talk to
 
     headers = {"Authorization": f"Bearer {worker.token}"}
@@ -115,3 +123,4 @@ async def _post(
         raise await ctx.lost(url, error) from error
     if answer.status_code != httpx.codes.OK:
         raise from_dict(told if isinstance(told, dict) else {})
+    return told if isinstance(told, dict) else {}

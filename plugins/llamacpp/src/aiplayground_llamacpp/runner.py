@@ -112,6 +112,10 @@ class BatchRunner:
             # By now it may be another batch: that one is computed again.
             self._context.interrupt()
 
+    def release(self) -> int:
+        """Give up what is kept for later and return the bytes; in the engine's thread."""
+        return self._memory.release()
+
     def close(self) -> None:
         """Free what jobs hold; in the engine's thread, before the context is freed."""
         self._closed = True

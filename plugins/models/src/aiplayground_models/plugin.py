@@ -28,8 +28,9 @@ def register_routes() -> Sequence[Any]:
 
 @hookimpl
 def register_commands() -> Mapping[str, str]:
-    """Bring `aipg pull` and `aipg config hf-token`."""
+    """Bring `aipg pull`, `aipg config hf-token` and `aipg models suggest`."""
     return {
         "pull": "aiplayground_models.commands.pull:command",
         "config hf-token": "aiplayground_models.commands.token:command",
+        "models suggest": "aiplayground_models.commands.suggest:command",
     }

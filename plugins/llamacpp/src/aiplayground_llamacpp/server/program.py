@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from aiplayground.errors import FailureClass, ServiceFailed
 from aiplayground_llamacpp.backends import NO_DEVICE, unknown_device
@@ -24,6 +25,15 @@ SET_UP = "Set it up: aipg setup llamacpp-backend. Or name one in the setting 'll
 
 _VERSION = re.compile(r"version: ?(.+)")
 _DEVICE = re.compile(r"^\s+([\w.-]+): (.+?) \((\d+) MiB, (\d+) MiB free\)\s*$")
+
+
+class Listed(NamedTuple):
+    """A device as llama-server names it; sizes in bytes."""
+
+    id: str
+    name: str
+    memory: int
+    free: int
 
 
 def executable() -> str:
@@ -57,25 +67,29 @@ def short_version(told: str) -> str:
     return f"b{number[1]}" if number and int(number[1]) > 1 else told.strip()
 
 
-def list_devices(program: str, *, timeout: float = CALL_TIMEOUT) -> list[tuple[str, str, int]]:
-    """Return id, name and bytes of memory of the devices that the program finds."""
+def list_devices(program: str, *, timeout: float = CALL_TIMEOUT) -> list[Listed]:
+    """Return the devices that the program finds."""
     done = _call(program, "--list-devices", timeout=timeout)
     if done.returncode != 0:
         raise _unusable(program, done.stdout + done.stderr, done.returncode)
     return parse_devices(done.stdout)
 
 
-def parse_devices(text: str) -> list[tuple[str, str, int]]:
+def parse_devices(text: str) -> list[Listed]:
     """Read what `--list-devices` prints."""
     found = (_DEVICE.match(line) for line in text.splitlines())
-    return [(each[1], each[2], int(each[3]) * 2**20) for each in found if each]
+    return [
+        Listed(each[1], each[2], int(each[3]) * 2**20, int(each[4]) * 2**20)
+        for each in found
+        if each
+    ]
 
 
 def check_devices(program: str, wanted: Sequence[str]) -> None:
     """Refuse devices that the program does not find: `InvalidSettings` with those that it does."""
     if not wanted or list(wanted) == [NO_DEVICE]:
         return
-    known = [id_ for id_, _, _ in list_devices(program)]
+    known = [each.id for each in list_devices(program)]
     for name in wanted:
         if name not in known:
             raise unknown_device(name, known)

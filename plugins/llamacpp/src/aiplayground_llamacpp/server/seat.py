@@ -9,11 +9,18 @@ from pathlib import Path
 
 from aiplayground.errors import InvalidModelFile, InvalidParameters
 from aiplayground.gguf import GgufFile, read_gguf
+from aiplayground.memory import free_memory
 from aiplayground.serving.engine import LoadedModel
-from aiplayground_llamacpp.embedder import MEAN, MOST_TOKENS, NONE
+from aiplayground_llamacpp.embedder import MEAN, NONE
 from aiplayground_llamacpp.enginelog import out_of_memory
-from aiplayground_llamacpp.load import Beside, context_size, override, scales_by_length
-from aiplayground_llamacpp.machine import available_memory, cache_bytes, default_threads
+from aiplayground_llamacpp.load import Beside, override
+from aiplayground_llamacpp.machine import (
+    MOST_TOKENS,
+    cache_bytes,
+    context_size,
+    default_threads,
+    scales_by_length,
+)
 from aiplayground_llamacpp.ranking import TEMPLATE_KEY, Frame
 from aiplayground_llamacpp.sampling import METADATA_KEYS, model_defaults
 from aiplayground_llamacpp.settings import Settings
@@ -224,8 +231,8 @@ def _writing_model(
             "long texts may get worse answers"
         )
         stretch = None if scales_by_length(gguf) else f"{gguf.architecture}.context_length"
-    needed, free = cache_bytes(gguf, size), available_memory()
-    if needed and free is not None and needed > free and not has_devices(program):
+    needed, free = cache_bytes(gguf, size), free_memory()
+    if needed and needed > free and not has_devices(program):
         # Linux grants memory that it does not have and kills who uses it.
         raise out_of_memory(gguf.path, needed, free)
     slots = argv.slots_for(settings.slots, needed, free)
