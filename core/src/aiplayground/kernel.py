@@ -29,10 +29,7 @@ from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._service import Service
-<<<<<<< HEAD
 from ._stores import Stores
-=======
->>>>>>> w-admit
 from ._watching import ModelWatch
 from .admission import make_admission
 from .devices import DeviceDesk

@@ -120,13 +120,7 @@ def test_a_second_try_goes_on_where_the_first_gave_up(
     hub: HubServer, fetch: Fetch, tmp_path: Path
 ) -> None:
     hub.faults.drop_at.extend([700_000, 0, 0, 0, 0])
-<<<<<<< HEAD
     with pytest.raises(ServiceNotAvailable, match=r"broke off 4 times.*is kept") as failed:
-=======
-    with pytest.raises(
-        ServiceNotAvailable, match=r"broke off 4 times.*What came is kept"
-    ) as failed:
->>>>>>> w-admit
         fetch()
     assert failed.value.details["reason"] == "unreachable"
     assert nothing_counts(tmp_path)

@@ -85,15 +85,11 @@ def command(
         raise click.UsageError("Say something: `aipg chat TEXT`, or pipe the text into it.")
     from ._conversation import converse
 
-<<<<<<< HEAD
-    run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling, resume))
-=======
     if model is None:
         from ._starter import offer
 
         offer(app)
-    run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling))
->>>>>>> w-admit
+    run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling, resume))
 
 
 def _message(words: Sequence[str]) -> str | None:
