@@ -23,7 +23,7 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
     monkeypatch.setattr(_starter, "is_terminal", lambda *_: True)
     monkeypatch.setattr(_starter, "find_spec", lambda _: True)
     monkeypatch.setattr(_starter, "_best", lambda _: BEST)
-    return App(home=tmp_path)
+    return App(home=str(tmp_path))
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, yes: bool) -> list[str]:
