@@ -82,9 +82,14 @@ async def test_a_listing_looks_at_the_disk_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with kernel(tmp_path, Serves("one"), Serves("two")) as both:
-        looks = []
+        looks: list[Any] = []
         scan = both.library._index.scan
-        monkeypatch.setattr(both.library._index, "scan", lambda *a: (looks.append(a), scan(*a))[1])
+
+        def counted(*places: Any) -> Any:
+            looks.append(places)
+            return scan(*places)
+
+        monkeypatch.setattr(both.library._index, "scan", counted)
         await both.call("loadModels")
         assert len(looks) == 1
         await both.models()

@@ -56,7 +56,7 @@ async def _send_script(kernel: Kernel, exchange: Exchange) -> None:
 
 def script(methods: Mapping[str, Method]) -> str:
     """Return the script for these methods and all events."""
-    from aiplayground.notices import NOTICES  # models of the whole API: a tenth of a start
+    from aiplayground.notices import NOTICES  # pydantic models of the whole API, not needed to start
     from aiplayground.stores.wire import UPDATE
 
     from .session import SNAPSHOT
