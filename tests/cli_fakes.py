@@ -72,6 +72,7 @@ async def list_models(ctx):
     return [
         ModelInfo(name="parrot", size=1_600_000, quantization="F16", parameters=790_000),
         ModelInfo(name="giant", size=5_000_000_000),
+        *[ModelInfo(name=each.name, path=str(each.path)) for each in await ctx.local_models()],
     ]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from tests.cli_fakes import Cli, environment
+from tests.gguf_files import Gguf
 
 
 class Served(Cli):
@@ -101,6 +102,18 @@ def test_chat_uses_the_running_kernel(cli: Served) -> None:
     assert cli.worker() == worker
     assert cli.json("chat", "-m", "parot", "hi", code=1)["code"] == -2
     assert cli.json("chat", "-m", "parrot", "explode", code=1)["code"] == -1
+
+
+def test_a_model_in_memory_leaves_it_before_its_file_goes(cli: Served) -> None:
+    path = Gguf().write(cli.home / "models" / "mine.gguf")
+    cli.serve()
+    assert cli.run("chat", "-m", "mine", "hi").returncode == 0
+    assert cli.json("models", "info", "mine")["loaded"] is True
+    assert "fake-backend (loaded)" in cli.run("models").stdout
+    assert cli.json("models", "rm", "mine", "--yes")["removed"] is True
+    assert not path.exists()
+    assert cli.run("models", "rm", "mine", "--yes").returncode == 1
+    assert "mine" not in cli.run("models").stdout
 
 
 def test_following_sees_what_happens(cli: Served) -> None:

@@ -91,6 +91,22 @@ async def test_a_listing_looks_at_the_disk_once(
         assert len(looks) == 2
 
 
+async def test_a_task_that_outlives_a_listing_looks_for_itself(running: Kernel) -> None:
+    with running.library.one_look():
+        assert (await running.library.scan()).models == ()
+        over = asyncio.Event()
+
+        async def later() -> int:
+            await over.wait()
+            return len((await running.library.scan()).models)
+
+        task = asyncio.create_task(later())
+        Gguf().write(running.model_paths.root / "a.gguf")
+        assert (await running.library.scan()).models == ()
+    over.set()
+    assert await task == 1
+
+
 # checkModelExists -------------------------------------------------------------------------------
 
 

@@ -32,6 +32,8 @@ class _Look:
         self.library = library
         self._turn = asyncio.Lock()
         self._found: ModelScan | None = None
+        self.over = False
+        """A task that outlives the look has it in its context, but must look for itself."""
 
     async def scan(self) -> ModelScan:
         async with self._turn:
@@ -69,7 +71,7 @@ class Library:
     async def scan(self) -> ModelScan:
         """Return what is there now: models of every format, and what is wrong with other files."""
         look = _look.get()
-        if look is not None and look.library is self:
+        if look is not None and look.library is self and not look.over:
             return await look.scan()
         return await asyncio.to_thread(self._scan)
 
@@ -93,13 +95,15 @@ class Library:
     def one_look(self) -> Iterator[None]:
         """Look at the disk once at most for all that is asked inside, hooks of plugins included."""
         present = _look.get()
-        if present is not None and present.library is self:
+        if present is not None and present.library is self and not present.over:
             yield
             return
-        token = _look.set(_Look(self))
+        look = _Look(self)
+        token = _look.set(look)
         try:
             yield
         finally:
+            look.over = True
             _look.reset(token)
 
     async def local(self, formats: Collection[str] = GGUF_ONLY) -> tuple[LocalModel, ...]:

@@ -80,9 +80,8 @@ def plan_text(removal: Removal) -> list[str]:
 
 def _unload(app: App, name: str) -> None:
     """Let the running kernel unload the model; raises what that fails with if it is in use."""
-    from ._remote import running
+    from ._remote import loaded_models, the_running
 
-    remote = running(app.paths)
-    for service in remote.services() if remote else ():
-        if remote is not None and name in service["models"]:
-            remote.act(service["name"], "unload", name)
+    for service, model in loaded_models(app.paths):
+        if model == name:
+            the_running(app).act(service, "unload", name)

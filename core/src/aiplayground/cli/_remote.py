@@ -43,6 +43,16 @@ def running(paths: Paths) -> Remote | None:
         return None  # none, or what one that was killed left
 
 
+def loaded_models(paths: Paths) -> set[tuple[str, str]]:
+    """Return what the running kernel has in memory, as service and model; empty without one."""
+    remote = running(paths)
+    try:
+        services = remote.services() if remote is not None else []
+    except NotRunning:
+        return set()  # it went away a moment ago, and its models with it
+    return {(each["name"], model) for each in services for model in each["models"]}
+
+
 def the_running(app: App) -> Remote:
     """Return the kernel that runs with this home; raises `NotRunning`."""
     found = running(app.paths)

@@ -167,12 +167,9 @@ async def _look(kernel: Kernel) -> tuple[list[ModelInfo], tuple[ModelProblem, ..
 
 def _with_running(app: App, models: list[ModelInfo]) -> list[ModelInfo]:
     """Say of each whether the running kernel has it in memory; another has none."""
-    from ._remote import running
+    from ._remote import loaded_models
 
-    remote = running(app.paths)
-    if remote is None:
-        return models
-    loaded = {(each["name"], model) for each in remote.services() for model in each["models"]}
+    loaded = loaded_models(app.paths)
     return [
         each.model_copy(update={"loaded": True, "backend": service})
         if (service := _holder(each, loaded)) is not None
@@ -233,7 +230,8 @@ def _place(path: str, where: ModelPaths) -> str:
     folder = Path(path).parent
     if folder == where.root or where.root in folder.parents:
         return f"models/{folder.relative_to(where.root).as_posix()}".removesuffix("/.")
-    return str(folder)
+    found = any(root == folder or root in folder.parents for root in where.roots())
+    return str(folder) if found else "a package"
 
 
 def _there(folder: Path) -> str:

@@ -132,7 +132,7 @@ class Mirrors:
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read(), name="store mirrors")
             elif self._connection is not None:
-                await self._follow([name])
+                await self._follow_now(name)
         try:
             async with asyncio.timeout(ANSWER_PATIENCE):
                 await asyncio.shield(mirror.ready)
@@ -175,6 +175,12 @@ class Mirrors:
                 behind = self._received(json.loads(text))
                 if behind is not None:
                     await self._follow([behind])
+
+    async def _follow_now(self, name: str) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        with suppress(ConnectionClosed):  # the next connection follows every mirror
+            await self._follow([name])
 
     async def _follow(self, names: list[str]) -> None:
         """Ask for stores one by one: one that there is not does not keep the others out."""

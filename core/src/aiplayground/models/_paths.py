@@ -40,15 +40,13 @@ class ModelPaths:
 
         `environ` moves the folders of other programs (`HF_HOME`, `OLLAMA_MODELS`).
         """
-        root = (settings.root or paths.models).absolute()
+        root = _normal(settings.root or paths.models)
         given = {kind: getattr(settings.paths, kind) for kind in KINDS}
-        folders = {
-            kind: (given[kind] or root / each.folder).absolute() for kind, each in KINDS.items()
-        }
+        folders = {kind: _normal(given[kind] or root / each.folder) for kind, each in KINDS.items()}
         external = (external_folders(entry, environ) for entry in settings.external)
         read_only = [
-            *(folder.absolute() for folder in settings.folders),
-            *(folder for each in external for folder in each),
+            *map(_normal, settings.folders),
+            *(_normal(folder) for each in external for folder in each),
         ]
         return cls(root, MappingProxyType(folders), tuple(dict.fromkeys(read_only)))
 
