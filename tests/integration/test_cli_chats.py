@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from tests.cli_fakes import Cli
-from tests.integration.test_cli_conversation import CTRL_C, CTRL_D, PROMPT, Conversation
+from tests.integration.test_cli_conversation import (
+    ANSWERING,
+    CTRL_C,
+    CTRL_D,
+    PROMPT,
+    Conversation,
+)
 from tests.unit.test_files import PNG, TEXT
 
 from aiplayground.cli._app import App
@@ -41,6 +47,7 @@ def test_a_conversation_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     chat.says("Tell me of tigers")
     chat.sees("Tell me of tigers <u>")
     chat.says("begin wait never")
+    chat.sees(ANSWERING)  # what was typed is shown as well
     chat.sees("begin")
     chat.types(CTRL_C)
     chat.sees("(stopped)")
