@@ -35,7 +35,7 @@ class Sized(Fake):
         return MemoryEstimate(weights=size, savings=(Saving("Set context_size to 512", size),))
 
     @hookimpl
-    async def load_model(self, ctx: ServiceContext, model: str) -> None:
+    async def load_model(self, model: str) -> None:
         self.calls.append(f"load {model}")
         if self.loading is not None:
             await self.loading.wait()
@@ -43,7 +43,7 @@ class Sized(Fake):
         self.memory.most = max(self.memory.most, self.memory.used)
 
     @hookimpl
-    async def unload_model(self, ctx: ServiceContext, model: str) -> None:
+    async def unload_model(self, model: str) -> None:
         self.calls.append(f"unload {model}")
         self.memory.used -= self.sizes[model]
 
