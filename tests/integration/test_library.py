@@ -24,7 +24,9 @@ class Serves(Fake):
     """A backend for the GGUF files that lie here."""
 
     @hookimpl
-    async def list_models(self, ctx: Any) -> list[ModelInfo]:
+    async def list_models(  # type: ignore[override]  # a hook takes the arguments that it names
+        self, ctx: Any
+    ) -> list[ModelInfo]:
         return [
             ModelInfo(name=each.name, path=str(each.path), size=each.size, format=each.format)
             for each in await ctx.local_models()
@@ -268,7 +270,9 @@ async def test_plugins_get_the_formats_that_they_ask_for(tmp_path: Path) -> None
 
     class Asks(Fake):
         @hookimpl
-        async def list_models(self, ctx: Any) -> list[ModelInfo]:
+        async def list_models(  # type: ignore[override]  # a hook takes the arguments that it names
+            self, ctx: Any
+        ) -> list[ModelInfo]:
             seen["gguf"] = [each.name for each in await ctx.local_models()]
             other = await ctx.local_models(formats=("openvino",))
             seen["openvino"] = [each.name for each in other]

@@ -47,7 +47,7 @@ def gguf(kind: str = "llama", **fields: Any) -> GgufFile:
     return GgufFile(Path("x"), 0, 3, 32, 0, MappingProxyType(metadata), ())
 
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "block_count": 4,
     "embedding_length": 128,
     "attention.head_count": 4,

@@ -56,7 +56,9 @@ async def _send_script(kernel: Kernel, exchange: Exchange) -> None:
 
 def script(methods: Mapping[str, Method]) -> str:
     """Return the script for these methods and all events."""
-    from aiplayground.notices import NOTICES  # pydantic models of the whole API, not needed to start
+    from aiplayground.notices import (
+        NOTICES,
+    )  # pydantic models of the whole API, not needed to start
     from aiplayground.stores.wire import UPDATE
 
     from .session import SNAPSHOT
