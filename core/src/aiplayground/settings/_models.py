@@ -74,7 +74,9 @@ class ModelSettings(Section):
     root: Folder | None = Field(
         default=None, description="Folder of our own models; not set: `models` in the data folder."
     )
-    paths: ModelPathSettings = ModelPathSettings()
+    paths: ModelPathSettings = Field(
+        default=ModelPathSettings(), description="Folders for single kinds of models."
+    )
     external: Names = Field(
         default=(),
         description=(
