@@ -80,7 +80,10 @@ def test_every_setting_has_a_description() -> None:
             continue  # tables by name
         for key, inner in field.annotation.model_fields.items():  # type: ignore[union-attr]  # a section is a model
             assert inner.description, f"{section}.{key}"
-            assert f"| `{key}` |" in page
+            table = f"`[{section}.{key}]`" in page  # a table of its own, with a row for each key
+            assert table or f"| `{key}` |" in page
+            for name in getattr(inner.annotation, "model_fields", ()) if table else ():
+                assert f"| `{name}` |" in page
     for key, inner in EndpointSettings.model_fields.items():
         assert inner.description, key
         assert page.count(f"| `{key}` |") >= 1 + (key in AttachSettings.model_fields)
