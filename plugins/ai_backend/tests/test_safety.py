@@ -401,7 +401,8 @@ def test_each_sentence_of_the_page_has_its_test() -> None:
     root = Path(__file__).parents[3]
     unit = [root / "tests/unit" / name for name in ("test_files.py", "test_secrets.py")]
     serve = root / "tests/integration/test_cli_serve.py"
-    files = [*Path(__file__).parent.glob("test_*.py"), *unit, serve]
+    downloads = (root / "plugins/models/tests").glob("test_*.py")
+    files = [*Path(__file__).parent.glob("test_*.py"), *unit, *downloads, serve]
     defined = {
         name
         for file in files

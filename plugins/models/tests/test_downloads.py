@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -63,11 +64,12 @@ def partials(kernel: Kernel) -> list[Path]:
 
 def fetchers() -> list[psutil.Process]:
     """Return the processes that download for this one."""
-    return [
-        each
-        for each in psutil.Process().children()
-        if any("aiplayground_models.fetcher" in part for part in each.cmdline())
-    ]
+    found = []
+    for each in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):  # it ended meanwhile
+            if any("aiplayground_models.fetcher" in part for part in each.cmdline()):
+                found.append(each)
+    return found
 
 
 async def stalled(kernel: Kernel, size: int) -> None:

@@ -21,8 +21,8 @@ PADDING = 256
 """llama.cpp makes contexts of a multiple of so many tokens."""
 
 WORKER = 80 * 2**20
-"""Bytes that a worker has to itself without any model (measured: 40 to 60 MiB), and some reserve
-for what each request needs."""
+"""Bytes that a worker has to itself without any model, and some reserve for what each request
+needs: a rule of thumb."""
 
 MAX_UBATCH = 512
 FLOAT, HALF = 4, 2

@@ -18,7 +18,7 @@ from aiplayground.errors import (
 from aiplayground.models import checked_kind
 from aiplayground.secrets import HF_TOKEN, Secrets
 
-from .child import messages
+from .child import END_LIMIT, messages
 from .download import Download, DownloadCancelled, DownloadInfo, Request, Status
 from .fetcher.job import Job, Network
 from .network import endpoint_of, network_of
@@ -123,6 +123,9 @@ class DownloadManager:
     async def aclose(self) -> None:
         """Cancel everything; called when the kernel goes down."""
         await asyncio.gather(*(self._cancel(each) for each in self._downloads.values()))
+        tasks = [each.task for each in self._downloads.values() if each.task is not None]
+        if tasks:  # a process that has said its last word may still be ending
+            await asyncio.wait(tasks, timeout=END_LIMIT)
 
     def request(self, asked: ModelDownloadInfo) -> Request:
         """Check what was asked for. Raises `InvalidParameters`."""
