@@ -16,7 +16,7 @@ from tests.gguf_files import MODEL, Gguf, write_split
 from aiplayground import Kernel, hookimpl
 from aiplayground.errors import FileOperationError, InvalidParameters, ModelNotFound
 from aiplayground.events import ModelsChanged, Snapshot
-from aiplayground.models import KINDS
+from aiplayground.models import KINDS, ModelScan
 from aiplayground.types import ModelInfo
 
 
@@ -24,7 +24,9 @@ class Serves(Fake):
     """A backend for the GGUF files that lie here."""
 
     @hookimpl
-    async def list_models(self, ctx: Any) -> list[ModelInfo]:
+    async def list_models(  # type: ignore[override]  # a hook takes what it wants
+        self, ctx: Any
+    ) -> list[ModelInfo]:
         return [
             ModelInfo(name=each.name, path=str(each.path), size=each.size, format=each.format)
             for each in await ctx.local_models()
@@ -84,7 +86,12 @@ async def test_a_listing_looks_at_the_disk_once(
     async with kernel(tmp_path, Serves("one"), Serves("two")) as both:
         looks = []
         scan = both.library._index.scan
-        monkeypatch.setattr(both.library._index, "scan", lambda *a: (looks.append(a), scan(*a))[1])
+
+        def counted(*given: Any) -> ModelScan:
+            looks.append(given)
+            return scan(*given)
+
+        monkeypatch.setattr(both.library._index, "scan", counted)
         await both.call("loadModels")
         assert len(looks) == 1
         await both.models()
@@ -263,7 +270,9 @@ async def test_plugins_get_the_formats_that_they_ask_for(tmp_path: Path) -> None
 
     class Asks(Fake):
         @hookimpl
-        async def list_models(self, ctx: Any) -> list[ModelInfo]:
+        async def list_models(  # type: ignore[override]  # a hook takes what it wants
+            self, ctx: Any
+        ) -> list[ModelInfo]:
             seen["gguf"] = [each.name for each in await ctx.local_models()]
             other = await ctx.local_models(formats=("openvino",))
             seen["openvino"] = [each.name for each in other]

@@ -74,7 +74,10 @@ class ModelSettings(Section):
     root: Folder | None = Field(
         default=None, description="Folder of our own models; not set: `models` in the data folder."
     )
-    paths: ModelPathSettings = ModelPathSettings()
+    paths: ModelPathSettings = Field(
+        default=ModelPathSettings(),
+        description="The folder of each kind of model, where it is not below the root.",
+    )
     external: Names = Field(
         default=(),
         description=(
