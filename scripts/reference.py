@@ -152,6 +152,8 @@ def _table(model: Any) -> str:
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         if isinstance(default, BaseModel):
+            if field.description:
+                rows.append(f"| `{name}` | a table | {field.description} |")
             continue  # a table of its own
         if isinstance(default, tuple) and default:
             default = ", ".join(map(str, default))

@@ -16,7 +16,7 @@ from tests.gguf_files import MODEL, Gguf, write_split
 from aiplayground import Kernel, hookimpl
 from aiplayground.errors import FileOperationError, InvalidParameters, ModelNotFound
 from aiplayground.events import ModelsChanged, Snapshot
-from aiplayground.models import KINDS
+from aiplayground.models import KINDS, ModelScan
 from aiplayground.types import ModelInfo
 
 
@@ -24,7 +24,7 @@ class Serves(Fake):
     """A backend for the GGUF files that lie here."""
 
     @hookimpl
-    async def list_models(  # type: ignore[override]  # a hook takes the arguments that it names
+    async def list_models(  # type: ignore[override]  # a hook takes what it wants
         self, ctx: Any
     ) -> list[ModelInfo]:
         return [
@@ -84,12 +84,12 @@ async def test_a_listing_looks_at_the_disk_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with kernel(tmp_path, Serves("one"), Serves("two")) as both:
-        looks: list[Any] = []
+        looks = []
         scan = both.library._index.scan
 
-        def counted(*places: Any) -> Any:
-            looks.append(places)
-            return scan(*places)
+        def counted(*given: Any) -> ModelScan:
+            looks.append(given)
+            return scan(*given)
 
         monkeypatch.setattr(both.library._index, "scan", counted)
         await both.call("loadModels")
@@ -270,7 +270,7 @@ async def test_plugins_get_the_formats_that_they_ask_for(tmp_path: Path) -> None
 
     class Asks(Fake):
         @hookimpl
-        async def list_models(  # type: ignore[override]  # a hook takes the arguments that it names
+        async def list_models(  # type: ignore[override]  # a hook takes what it wants
             self, ctx: Any
         ) -> list[ModelInfo]:
             seen["gguf"] = [each.name for each in await ctx.local_models()]

@@ -43,7 +43,7 @@ class ModelsGroup(OpenGroup):
 @click.option("--paths", is_flag=True, help="Show the folders that are searched, and each file.")
 @click.pass_context
 def command(ctx: click.Context, paths: bool) -> None:
-    """List the models on this computer, show one, remove one.
+    """List the models here, show one, remove one.
 
     A model that is not listed although its file is there appears below, with the reason.
     """

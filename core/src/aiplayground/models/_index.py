@@ -149,7 +149,7 @@ def _assemble(
     found: Walk, known: dict[FoundFile, Facts | ModelProblem], kind_of: KindOf
 ) -> ModelScan:
     problems = [_place_problem(path, error) for path, error in found.errors]
-    projectors: dict[Path, list[Projector]] = defaultdict(list)
+    projectors: dict[str, list[Projector]] = defaultdict(list)
     candidates: list[_Candidate] = []
     for group in group_files(found.files):
         facts = _kind_checked(group, check_group(group, known), kind_of)
@@ -158,11 +158,11 @@ def _assemble(
         elif facts.kind != PROJECTOR:
             candidates.append(_Candidate(group, facts))
         elif facts.vision:
-            path = group.files[0].path
-            projectors[path.parent].append(Projector(path, facts.width))
+            file = group.files[0]
+            projectors[file.folder].append(Projector(file.path, facts.width))
     names = unique_names([(candidate.group.stem, candidate.place) for candidate in candidates])
     models = [
-        _model(name, candidate, projectors.get(candidate.path.parent, ()))
+        _model(name, candidate, projectors.get(candidate.group.files[0].folder, ()))
         for name, candidate in zip(names, candidates, strict=True)
     ]
     models.sort(key=lambda model: (model.name.casefold(), model.name))
@@ -209,9 +209,9 @@ def _model(name: str, candidate: _Candidate, projectors: Sequence[Projector]) ->
     first = group.files[0]
     projector = None
     if facts.kind == ModelType.LLM and first.format is Format.GGUF:
-        projector = first.projector or choose_projector(
-            candidate.path, group.stem, facts.width, projectors
-        )
+        projector = first.projector
+        if projectors and projector is None:
+            projector = choose_projector(candidate.path, group.stem, facts.width, projectors)
     return LocalModel(
         name=name,
         path=candidate.path,
