@@ -44,6 +44,7 @@ REFERENCE = {
 OPEN = {"getServices", "loadModels", "refreshLLMModels", "getModelPaths", "detectDevices"} | {
     "comfyui:listInstalledCustomNodes",
     "comfyui:isCustomNodeInstalled",
+    "explainReadiness",
 }
 
 
