@@ -226,7 +226,7 @@ def test_completion_of_names(cli: Cli) -> None:
         return [line.partition(",")[2] for line in done.stdout.split()]
 
     assert complete("aipg setup a", 2) == ["absent-backend"]
-    assert complete("aipg config get models.", 3) == ["models.default", "models.folders"]
+    assert complete("aipg config get models.f", 3) == ["models.folders"]
     Gguf().write(cli.home / "models" / "tiny.gguf")
     assert complete("aipg chat -m t", 3) == ["tiny"]
 

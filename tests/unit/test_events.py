@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from aiplayground import events
-from aiplayground.events import Event, ModelDownloadProgress, ServiceSetUpProgress
+from aiplayground.events import (
+    Event,
+    ModelDownloadProgress,
+    ModelsChanged,
+    ServiceSetUpProgress,
+)
 
 KINDS = [
     each
@@ -18,6 +23,7 @@ KINDS = [
 SAMPLES: dict[str, Any] = {
     "service": "s", "services": (), "stage": "x", "progress": 1.0, "worker": "w", "exit_code": -9,
     "filename": "f", "model": "m", "reason": "idle", "plugin": "p", "hook": "h", "seconds": 0.2,
+    "count": 3,
 }  # fmt: skip
 
 
@@ -53,7 +59,7 @@ def test_the_four_names_of_the_reference() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_progress_is_coalesced_and_it_is_no_lifecycle_event(kind: type[Event]) -> None:
-    progress = kind in (ServiceSetUpProgress, ModelDownloadProgress)
+    progress = kind in (ServiceSetUpProgress, ModelDownloadProgress, ModelsChanged)
     assert (make(kind).key is not None) == progress
     assert not (progress and kind.lifecycle)
 

@@ -71,10 +71,14 @@ class Inference:
             for service in self._services.values()
             for model in service.ops.residency.loaded
         }
-        return [
-            each.model_copy(update={"loaded": (each.service, each.name) in loaded})
-            for each in self._catalogue
+        # Copied only where something is different: there may be thousands.
+        self._catalogue = [
+            each if each.loaded is held else _changed(each, loaded=held)
+            for each, held in (
+                (each, (each.service, each.name) in loaded) for each in self._catalogue
+            )
         ]
+        return list(self._catalogue)
 
     async def _models_of(self, service: Service) -> list[ModelInfo]:
         self._unlisted.pop(service.name, None)
@@ -87,7 +91,8 @@ class Inference:
             service.log.logger.warning("Its models cannot be listed: %s", error.message)
             self._unlisted[service.name] = error
             return []
-        return [each.model_copy(update={"service": service.name}) for each in models]
+        name = service.name
+        return [each if each.service == name else _changed(each, service=name) for each in models]
 
     async def resolve(self, name: str, service: str | None = None) -> tuple[Service, ModelInfo]:
         """Find the backend that serves a model.
@@ -292,6 +297,10 @@ def _ambiguous(name: str, found: list[ModelInfo]) -> InvalidParameters:
         f"'{name}' is the name of several models. Say which: {choices}.",
         details={"model": name, "choices": choices.split(", ")},
     )
+
+
+def _changed(model: ModelInfo, **fields: Any) -> ModelInfo:
+    return model.model_copy(update=fields)
 
 
 def _age(model: ModelInfo) -> float:

@@ -126,8 +126,6 @@ class ModelsChanged(Event):
     Folders are watched while somebody subscribes to this kind of event by name.
     """
 
-    outside: ClassVar[str | None] = "modelsChanged"
-
     count: int
 
     @property

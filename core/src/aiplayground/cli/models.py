@@ -251,7 +251,8 @@ def _place(path: str, where: ModelPaths) -> str:
     folder = Path(path).parent
     if folder == where.root or where.root in folder.parents:
         return f"models/{folder.relative_to(where.root).as_posix()}".removesuffix("/.")
-    return str(folder)
+    found = any(root == folder or root in folder.parents for root in where.roots())
+    return str(folder) if found else "a package"
 
 
 def _there(folder: Path) -> str:
