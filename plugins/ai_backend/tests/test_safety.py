@@ -400,7 +400,8 @@ def test_each_sentence_of_the_page_has_its_test() -> None:
     assert named
     root = Path(__file__).parents[3]
     unit = [root / "tests/unit" / name for name in ("test_files.py", "test_secrets.py")]
-    files = [*Path(__file__).parent.glob("test_*.py"), *unit]
+    downloads = (root / "plugins/models/tests").glob("test_*.py")
+    files = [*Path(__file__).parent.glob("test_*.py"), *unit, *downloads]
     defined = {
         name
         for file in files

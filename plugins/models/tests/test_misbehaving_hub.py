@@ -13,21 +13,28 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from huggingface_hub import close_session
 from tests.hub_server import TOKEN, HubServer, Repository
 
 from aiplayground.errors import (
     AIPlaygroundError,
     FileOperationError,
+    InvalidSettings,
     ModelNotFound,
     ServiceNotAvailable,
 )
-from aiplayground_models.fetcher import transfer, work
+from aiplayground_models.fetcher import work
+from aiplayground_models.fetcher.faults import Later
+from aiplayground_models.fetcher.hub import Hub
+from aiplayground_models.fetcher.item import LOCK, PART
 from aiplayground_models.fetcher.job import Job, Network
 from aiplayground_models.fetcher.report import Reporter
+from aiplayground_models.fetcher.writer import Writer
 from aiplayground_models.place import HIDDEN
 
 MODEL = random.Random(1).randbytes(1_500_000)
@@ -70,7 +77,7 @@ def target(folder: Path) -> Path:
 
 
 def partial(folder: Path) -> Path:
-    return folder / HIDDEN / (hashlib.sha256(MODEL).hexdigest() + transfer.PART)
+    return folder / HIDDEN / (hashlib.sha256(MODEL).hexdigest() + PART)
 
 
 def is_clean(folder: Path) -> bool:
@@ -113,9 +120,7 @@ def test_a_second_try_goes_on_where_the_first_gave_up(
     hub: HubServer, fetch: Fetch, tmp_path: Path
 ) -> None:
     hub.faults.drop_at.extend([700_000, 0, 0, 0, 0])
-    with pytest.raises(
-        ServiceNotAvailable, match=r"broke off 4 times.*What came is kept"
-    ) as failed:
+    with pytest.raises(ServiceNotAvailable, match=r"broke off 4 times.*is kept") as failed:
         fetch()
     assert failed.value.details["reason"] == "unreachable"
     assert nothing_counts(tmp_path)
@@ -316,6 +321,13 @@ def test_offline_mode_is_said(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> 
         fetch()
 
 
+def test_a_file_of_authorities_that_is_none(fetch: Fetch, tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("no certificate")
+    for name in ("x.pem", "gone.pem"):
+        with pytest.raises(InvalidSettings, match=r"hub\.ca_bundle.*cannot be used"):
+            fetch(network={"ca_bundle": str(tmp_path / name)})
+
+
 def test_a_disk_without_room_is_seen_before(
     hub: HubServer, fetch: Fetch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,14 +341,14 @@ def test_a_disk_without_room_is_seen_before(
 def test_a_disk_that_fills_up_keeps_what_came(
     hub: HubServer, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = transfer.Writer.write
+    write = Writer.write
 
-    def full(writer: transfer.Writer, block: bytes) -> None:
+    def full(writer: Writer, block: bytes) -> None:
         if writer.size > 400_000:
             raise OSError(28, "No space left on device")
         write(writer, block)
 
-    monkeypatch.setattr(transfer.Writer, "write", full)
+    monkeypatch.setattr(Writer, "write", full)
     with pytest.raises(FileOperationError, match="too little room") as failed:
         fetch()
     assert failed.value.details["reason"] == "disk-full"
@@ -392,12 +404,59 @@ def test_files_over_xet_go_on_where_they_ended(
     def blocks_from(_: Any, __: Any, ___: str, start: int) -> Iterator[bytes]:
         asked.append(start)
         yield MODEL[start : start + 900_000]
-        raise transfer.Later("Xet: a storage server went away")
+        raise Later("Xet: a storage server went away")
 
     monkeypatch.setattr("aiplayground_models.fetcher.xet.blocks_from", blocks_from)
     fetch()
     assert asked == [0]
     assert starts(hub) == ["bytes=900000-"]  # over HTTP, from there on
+    assert is_clean(tmp_path)
+
+
+def test_what_is_asked_of_xet(
+    hub: HubServer, fetch: Fetch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls are those of hf_xet 1.8, whose storage servers are stood in for."""
+    asked: list[dict[str, Any]] = []
+
+    class Session:
+        def new_download_stream_group(self, **given: Any) -> Session:
+            asked.append(given)
+            return self
+
+        def download_stream(self, info: tuple[str, int], start: int | None) -> Iterator[bytes]:
+            asked.append({"info": info, "start": start})
+            yield MODEL[start or 0 :]
+
+    stored = SimpleNamespace(file_hash="a" * 64, refresh_route=f"{hub.url}/api/xet")
+    said = SimpleNamespace(xet_file_data=stored)
+    monkeypatch.setattr(Hub, "metadata", lambda *_: said)
+    monkeypatch.setattr("hf_xet.XetSession", Session)
+    monkeypatch.setattr("hf_xet.XetFileInfo", lambda *given: given)
+    partial(tmp_path).parent.mkdir()
+    partial(tmp_path).write_bytes(MODEL[:300_000])
+    fetch(network={"token": TOKEN})
+    assert is_clean(tmp_path)
+    group, stream = asked
+    assert stream == {"info": ("a" * 64, len(MODEL)), "start": 300_000}
+    assert TOKEN in group["token_refresh_headers"]["authorization"]
+    assert TOKEN not in str(group["custom_headers"])
+    assert hub.bodies() == []
+
+
+def test_a_file_that_another_program_works_on_is_waited_for(
+    hub: HubServer, fetch: Fetch, tmp_path: Path
+) -> None:
+    (tmp_path / HIDDEN).mkdir()
+    lock = partial(tmp_path).with_suffix(LOCK)
+    with (
+        FileLock(lock),
+        pytest.raises(ServiceNotAvailable, match="Another program") as failed,
+    ):
+        fetch(network={"patience": 0.3})
+    assert failed.value.details["reason"] == "locked"
+    assert hub.bodies() == []
+    fetch()
     assert is_clean(tmp_path)
 
 

@@ -18,7 +18,7 @@ from aiplayground.errors import (
 from aiplayground.models import checked_kind
 from aiplayground.secrets import HF_TOKEN, Secrets
 
-from .child import messages
+from .child import END_LIMIT, messages
 from .download import Download, DownloadCancelled, DownloadInfo, Request, Status
 from .fetcher.job import Job, Network
 from .network import endpoint_of, network_of
@@ -69,6 +69,7 @@ class DownloadManager:
         self._downloads[download.id] = download
         self._forget()
         download.task = asyncio.create_task(self._run(download), name=f"download {download.id}")
+        download.task.add_done_callback(lambda _: self._ended(download))
         return download
 
     async def download(self, asked: ModelDownloadInfo) -> DownloadInfo:
@@ -122,6 +123,9 @@ class DownloadManager:
     async def aclose(self) -> None:
         """Cancel everything; called when the kernel goes down."""
         await asyncio.gather(*(self._cancel(each) for each in self._downloads.values()))
+        tasks = [each.task for each in self._downloads.values() if each.task is not None]
+        if tasks:  # a process that has said its last word may still be ending
+            await asyncio.wait(tasks, timeout=END_LIMIT)
 
     def request(self, asked: ModelDownloadInfo) -> Request:
         """Check what was asked for. Raises `InvalidParameters`."""
@@ -169,13 +173,6 @@ class DownloadManager:
             self._tell(download.info)
             async with self._slots:
                 await self._fetch(download)
-        except asyncio.CancelledError:
-            error = DownloadCancelled(
-                f"The download of {download.info.filename} was cancelled. What came is kept: ask "
-                "again, and it goes on there.",
-                details={"reason": "cancelled", "id": download.id},
-            )
-            self._tell(download.change(status=Status.CANCELLED, error=error, speed=None, eta=None))
         except AIPlaygroundError as error:
             self._tell(download.change(status=Status.ERROR, error=error, speed=None, eta=None))
         except Exception as error:  # noqa: BLE001  # whoever waits must hear of it
@@ -235,6 +232,17 @@ class DownloadManager:
             path=Path(message["path"]),
             files=tuple(map(Path, message["files"])),
         )
+
+    def _ended(self, download: Download) -> None:
+        """Take note of a task that was cancelled, perhaps before it ran at all."""
+        if download.task is None or not download.task.cancelled():
+            return
+        error = DownloadCancelled(
+            f"The download of {download.info.filename} was cancelled. What came is kept: ask "
+            "again, and it goes on there.",
+            details={"reason": "cancelled", "id": download.id},
+        )
+        self._tell(download.change(status=Status.CANCELLED, error=error, speed=None, eta=None))
 
     async def _cancel(self, download: Download) -> None:
         if download.task is not None and not download.info.ended:

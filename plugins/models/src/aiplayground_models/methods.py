@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -83,7 +84,7 @@ async def cancel_download(kernel: Kernel, id: Id) -> DownloadState:  # noqa: A00
     return DownloadState.of(await kernel.part(DownloadManager).cancel(id))
 
 
-METHODS = {
+METHODS: Mapping[str, Callable[..., Any]] = {
     "downloadModel": download_model,
     "startDownload": start_download,
     "listDownloads": list_downloads,

@@ -15,7 +15,7 @@ def register_methods() -> Mapping[str, Callable[..., Any]]:
     """Bring `downloadModel` and what goes with it."""
     from .methods import METHODS
 
-    return METHODS
+    return dict(METHODS)
 
 
 @hookimpl

@@ -104,8 +104,8 @@ async def pull(call: Call, asked: dict[str, Any], display: Shows) -> dict[str, A
     except asyncio.CancelledError:
         state = await call("cancelDownload", state["id"])
         if state["status"] != "complete":
-            here = size_text(state["downloaded"])
-            note(f"Ended. {here} are kept: the same command goes on there.")
+            came = f" ({size_text(state['downloaded'])})" if state["downloaded"] else ""
+            note(f"Ended. What came{came} is kept: the same command goes on there.")
         raise
     if state["status"] != "complete":
         raise from_dict(state["error"])

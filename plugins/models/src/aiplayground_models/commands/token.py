@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @secret_options
 @click.option("--test", is_flag=True, help="Ask the Hub whose token it is.")
 @click.pass_obj
-def command(app: App, /, test: bool, **chosen: bool) -> None:
+def command(app: App, /, *, test: bool, clear: bool, show: bool, where: bool) -> None:
     """Store the token for the Hugging Face Hub.
 
     Gated and private models need one: make it at https://huggingface.co/settings/tokens (it needs
@@ -27,11 +27,12 @@ def command(app: App, /, test: bool, **chosen: bool) -> None:
     from aiplayground.secrets import HF_TOKEN
 
     if test:
-        if any(chosen.values()):
+        if clear or show or where:
             raise click.UsageError("Use --test alone.")
         _test(app)
         return
-    keep_secret(app, HF_TOKEN, "token for the Hugging Face Hub", check=check_token, **chosen)
+    title = "token for the Hugging Face Hub"
+    keep_secret(app, HF_TOKEN, title, clear=clear, show=show, where=where, check=check_token)
 
 
 def check_token(value: str) -> str | None:

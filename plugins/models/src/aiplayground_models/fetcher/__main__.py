@@ -21,6 +21,7 @@ def main() -> int:
         return 1
     threading.Thread(target=_watch_owner, name="owner", daemon=True).start()
     job = Job.load(line)
+    reporter.tick()
     try:
         from .work import work
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -82,7 +81,7 @@ class Follower:
             while not self._gone:
                 left = self._written - done
                 if left >= BLOCK or (self._ended and left):
-                    data = os.pread(self._file.fileno(), min(left, BLOCK), done)
+                    data = self._file.read(min(left, BLOCK))
                     if not data:
                         raise OSError("the file became shorter while it was read")
                     self._digest.update(data)

@@ -23,9 +23,9 @@ from huggingface_hub import (
     set_client_factory,
 )
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import build_hf_headers
+from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # loaded lazily
 
-from aiplayground.errors import ServiceNotAvailable
+from aiplayground.errors import InvalidSettings, ServiceNotAvailable
 from aiplayground_models.selection import RemoteFile
 
 from .faults import Later, explain, gave_up
@@ -44,6 +44,7 @@ class Hub:
                 "The Hub is not asked: HF_HUB_OFFLINE is set. Unset it to download.",
                 details={"reason": "offline"},
             )
+        self._verify = authorities(network.ca_bundle)
         set_client_factory(self._client)
 
     def listing(self, revision: str | None) -> tuple[str, list[RemoteFile]]:
@@ -129,14 +130,11 @@ class Hub:
 
     def _client(self) -> httpx2.Client:
         network = self.network
-        verify: ssl.SSLContext | bool = True
-        if network.ca_bundle:
-            verify = ssl.create_default_context(cafile=network.ca_bundle)
         return httpx2.Client(
             follow_redirects=True,
             timeout=network.timeout,
             proxy=network.proxy,
-            verify=verify,
+            verify=self._verify,
             event_hooks={"request": [self._guard]},
         )
 
@@ -157,6 +155,23 @@ def whoami(network: Network) -> str:
     finally:
         close_session()
     return str(said.get("name", "somebody"))
+
+
+def authorities(ca_bundle: str | None) -> ssl.SSLContext | bool:
+    """Return whom to trust: the system's authorities, or those of a file.
+
+    Raises `InvalidSettings` for a file that cannot be used.
+    """
+    if ca_bundle is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_bundle)
+    except OSError as error:  # ssl.SSLError is one
+        raise InvalidSettings(
+            f"The setting 'hub.ca_bundle' names {ca_bundle}, which cannot be used: "
+            f"{error.strerror or error}. It must be a file with certificates in PEM.",
+            details={"field": "hub.ca_bundle"},
+        ) from error
 
 
 def origin(url: str) -> tuple[str, str, int | None]:

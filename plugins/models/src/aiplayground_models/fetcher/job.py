@@ -56,5 +56,6 @@ class Job:
         """Read it from a line."""
         fields: dict[str, Any] = json.loads(line)
         network: Mapping[str, Any] = fields.pop("network")
-        lists = {name: tuple(fields.pop(name)) for name in ("paths", "include", "exclude")}
-        return cls(network=Network(**network), **lists, **fields)
+        for name in ("paths", "include", "exclude"):
+            fields[name] = tuple(fields[name])
+        return cls(network=Network(**network), **fields)

@@ -19,7 +19,6 @@ class Reporter:
         self._out = out or sys.stdout.buffer
         self._lock = threading.Lock()
         self._done: dict[str, int] = {}
-        self._told = 0.0
 
     def tell(self, event: str, **fields: Any) -> None:
         """Write one line now."""
@@ -33,12 +32,18 @@ class Reporter:
         self.tell("status", status=status, message=message)
 
     def progress(self, path: str, done: int) -> None:
-        """Note how many bytes of a file are here, and tell the sum now and then."""
-        now = time.monotonic()
-        with self._lock:
-            self._done[path] = done
-            if now - self._told < EVERY:
-                return
-            self._told = now
-            total = sum(self._done.values())
-        self.tell("progress", done=total, file=path)
+        """Note how many bytes of a file are here; they are told with the next tick."""
+        self._done[path] = done
+
+    def tick(self) -> None:
+        """Tell how many bytes are here from now on, whenever that has changed."""
+        threading.Thread(target=self._tick, name="progress", daemon=True).start()
+
+    def _tick(self) -> None:
+        told: dict[str, int] = {}
+        while True:
+            now = dict(self._done)
+            if now != told:
+                told = now
+                self.tell("progress", done=sum(now.values()))
+            time.sleep(EVERY)

@@ -1,19 +1,12 @@
-"""One file: its bytes come, go on where an earlier attempt ended, and count when they are right.
-
-A partial file is named after its content (its checksum at the Hub), so it serves any revision,
-repository or mirror that has the same file, and can never be taken for another one.
-"""
+"""One file: its bytes come, go on where an earlier attempt ended, and count when they are right."""
 
 from __future__ import annotations
 
-import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -21,58 +14,14 @@ from aiplayground.errors import ModelNotFound, ServiceNotAvailable
 from aiplayground_models.selection import RemoteFile
 
 from .faults import Later, gave_up, write_failed, wrong_bytes
-from .hashing import Follower, check, new_digest
 from .hub import Hub
+from .item import LOCK, Item
 from .report import Reporter
-
-PART, WHOLE, LOCK = ".part", ".whole", ".lock"
-"""What is on its way, what is complete and checked, and who works on it."""
+from .writer import Writer
 
 LONGEST_PAUSE = 30.0
 LOCK_INTERVAL = 0.25
 """Seconds between looks whether another program has ended."""
-
-WATCHED = 2**18
-"""Bytes between two words to the checksum and on the progress."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A file of a download; `part` is its path without the suffix while it is not in place."""
-
-    file: RemoteFile
-    target: Path
-    part: Path
-
-    @property
-    def partial(self) -> Path:
-        """Where its bytes come to."""
-        return self.part.with_name(self.part.name + PART)
-
-    @property
-    def whole(self) -> Path:
-        """Where it waits, complete and checked, until everything is there."""
-        return self.part.with_name(self.part.name + WHOLE)
-
-    def here(self) -> int:
-        """Return how many bytes of it are here already."""
-        return max(size_of(self.partial), size_of(self.whole))
-
-
-def part_name(repo: str, commit: str, file: RemoteFile) -> str:
-    """Return the name of a partial file, without its suffix."""
-    known = file.sha256 or (f"{file.sha1}-{file.size}" if file.sha1 else None)
-    if known is None:
-        known = hashlib.sha256(f"{repo}\n{commit}\n{file.path}".encode()).hexdigest()
-    return known
-
-
-def size_of(path: Path) -> int:
-    """Return a file's size in bytes, 0 if it is not there."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 class Transfer:
@@ -210,97 +159,6 @@ class Transfer:
             raise write_failed(error, str(item.part.parent.parent)) from error
 
 
-class Writer:
-    """Writes a partial file, and checks it on the way. Use it as a context manager."""
-
-    def __init__(self, item: Item, reporter: Reporter) -> None:
-        self._item = item
-        self._reporter = reporter
-        self._file: IO[bytes] | None = None
-        self._follower: Follower | None = None
-        self._expected = item.file.size
-        self._complete = False
-        self._told = 0
-        self.size = 0
-
-    def __enter__(self) -> Writer:
-        path = self._item.partial
-        # Unbuffered: what was written stays when this process is killed.
-        self._file = path.open("ab", buffering=0)
-        self.size = path.stat().st_size
-        if self._expected is not None and self.size > self._expected:
-            self._file.truncate(0)
-            self.size = 0
-        self._follow()
-        self._tell()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._follower is not None:
-            self._follower.close()
-        if self._file is not None:
-            self._file.close()
-
-    def restart(self, size: int) -> None:
-        """Go on from a byte: what is behind it goes."""
-        if size == self.size or self._file is None:
-            return
-        if self._follower is not None:
-            self._follower.close()
-        self._file.truncate(size)
-        self.size = size
-        self._follow()
-        self._tell()
-
-    def expect(self, left: int | None) -> None:
-        """Learn from an answer's length how long the file is, where the Hub did not say."""
-        if self._item.file.size is None and left is not None:
-            self._expected = self.size + left
-
-    def write(self, block: bytes) -> None:
-        """Append bytes. Raises `Later` when they are more than there should be."""
-        assert self._file is not None
-        view = memoryview(block)
-        if self._expected is not None and self.size + len(view) > self._expected:
-            self.restart(0)
-            raise Later("the server sends more than the file has; from the beginning")
-        while view:
-            written = self._file.write(view) or 0
-            self.size += written
-            view = view[written:]
-        if self.size - self._told >= WATCHED:
-            self._tell()
-
-    def ended(self) -> None:
-        """Take note that an answer ended. Raises `Later` if that was too early."""
-        if self._expected is not None and self.size < self._expected:
-            raise Later(f"the connection ended at {self.size} of {self._expected} bytes")
-        self._complete = True
-
-    def is_complete(self) -> bool:
-        """Whether all bytes are here."""
-        return self._complete or (self._expected is not None and self.size == self._expected)
-
-    def is_right(self) -> bool:
-        """Whether the content is what the Hub lists."""
-        self._tell()
-        if self._follower is None:
-            return True
-        file = self._item.file
-        return self._follower.result(self.size) == (file.sha256 or file.sha1)
-
-    def _follow(self) -> None:
-        file = self._item.file
-        digest = new_digest(file.sha256, file.sha1, file.size)
-        self._follower = Follower(self._item.partial, digest) if digest else None
-
-    def _tell(self) -> None:
-        self._told = self.size
-        if self._follower is not None:
-            self._follower.written(self.size)
-        self._reporter.progress(self._item.file.path, self.size)
-
-
 def begin_of(status: int, headers: Any, have: int, file: RemoteFile) -> int:
     """Return the byte from which on an answer's bytes are, as the server says it.
 
@@ -353,12 +211,3 @@ def persist(hub: Hub, reporter: Reporter, ask: Callable[[], Any]) -> Any:
             waited += pause
             reporter.status("waiting", f"{later.why}; again in {pause:.0f} s")
             time.sleep(pause)
-
-
-def is_there(item: Item) -> bool:
-    """Whether the file is in place already, with this very content. Raises `OSError`."""
-    file, target = item.file, item.target
-    if not target.is_file() or (file.size is not None and size_of(target) != file.size):
-        return False
-    digest = new_digest(file.sha256, file.sha1, file.size)
-    return digest is not None and check(target, digest) == (file.sha256 or file.sha1)

@@ -15,9 +15,10 @@ from aiplayground_models.selection import RemoteFile, Wanted, choose, main_file
 
 from .faults import disk_full, write_failed
 from .hub import Hub
+from .item import LOCK, Item, is_there, part_name, size_of
 from .job import Job
 from .report import Reporter
-from .transfer import Item, Transfer, is_there, part_name, persist, size_of
+from .transfer import Transfer, persist
 
 SPARE = 2**26
 """Bytes that are left free on a disk: a full one breaks other programs."""
@@ -114,7 +115,7 @@ def _place(item: Item) -> None:
             details={"path": str(item.target)},
         )
     item.whole.replace(item.target)
-    item.part.with_name(item.part.name + ".lock").unlink(missing_ok=True)
+    item.part.with_name(item.part.name + LOCK).unlink(missing_ok=True)
 
 
 def _check_room(job: Job, items: Sequence[Item]) -> None:

@@ -7,8 +7,9 @@ order from any place on, so a download goes on where it ended, over Xet or not.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
 
-from aiplayground.errors import AIPlaygroundError
 from aiplayground_models.selection import RemoteFile
 
 from .faults import Later
@@ -23,27 +24,23 @@ def blocks_from(hub: Hub, file: RemoteFile, commit: str, start: int) -> Iterator
     stored = hub.metadata(file.path, commit).xet_file_data
     if stored is None:
         return None
-    try:
-        import hf_xet
-    except ImportError:
+    if find_spec("hf_xet") is None:
         return None  # no wheel for this platform: the same bytes come over HTTP
-    return _stream(hub, hf_xet, stored, file, start)
+    return _stream(hub, stored, file, start)
 
 
-def _stream(
-    hub: Hub, hf_xet: object, stored: object, file: RemoteFile, start: int
-) -> Iterator[bytes]:
+def _stream(hub: Hub, stored: Any, file: RemoteFile, start: int) -> Iterator[bytes]:
+    import hf_xet
+
     headers = hub.headers()
     plain = {name: value for name, value in headers.items() if name.lower() != "authorization"}
     try:
-        group = hf_xet.XetSession().new_download_stream_group(  # type: ignore[attr-defined]  # a native module
-            token_refresh_url=stored.refresh_route,  # type: ignore[attr-defined]  # XetFileData
+        group = hf_xet.XetSession().new_download_stream_group(
+            token_refresh_url=stored.refresh_route,
             token_refresh_headers=headers,
             custom_headers=plain,
         )
-        info = hf_xet.XetFileInfo(stored.file_hash, file.size)  # type: ignore[attr-defined]  # as above
+        info = hf_xet.XetFileInfo(stored.file_hash, file.size)
         yield from group.download_stream(info, start=start or None)
-    except AIPlaygroundError:
-        raise
     except Exception as error:  # native code raises plain RuntimeError, among others
         raise Later(f"Xet: {type(error).__name__}: {error}"[:300]) from error
