@@ -26,6 +26,7 @@ from aiplayground.errors import (
     InvalidModelFile,
     InvalidParameters,
     ModelNotFound,
+    NotEnoughMemory,
     ServiceFailed,
     ServiceNotAvailable,
 )
@@ -278,6 +279,13 @@ def no_memory(home: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPa
     settings["services"] = {SERVICE: {"context_size": 2**31 - 1}}
 
 
+def no_memory_unchecked(
+    home: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_memory(home, settings, monkeypatch)
+    settings["residency"] = {"memory_check": "off"}
+
+
 def taken_port(home: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
     listener = socket.create_server(("127.0.0.1", 0))
     settings["services"] = {SERVICE: {"port": listener.getsockname()[1]}}
@@ -306,7 +314,8 @@ FAILURES: list[tuple[Break, type[AIPlaygroundError], FailureClass | None, str]] 
     (no_file, AIPlaygroundError, None, "tiny"),
     (not_gguf, AIPlaygroundError, None, "not a GGUF file"),
     (truncated, AIPlaygroundError, None, "truncated"),
-    (no_memory, ServiceFailed, FailureClass.OUT_OF_MEMORY, "context_size"),
+    (no_memory, NotEnoughMemory, None, "Set context_size to"),
+    (no_memory_unchecked, ServiceFailed, FailureClass.OUT_OF_MEMORY, "context_size"),
     (taken_port, ServiceFailed, FailureClass.PORT_TAKEN, "port"),
     (no_library, ServiceFailed, FailureClass.MISSING_LIBRARY, "pip install"),
     (crash, ServiceFailed, FailureClass.CRASH, "SIGSEGV"),

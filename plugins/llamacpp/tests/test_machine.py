@@ -42,7 +42,7 @@ def test_this_machine_has_something() -> None:
     assert default_threads(10**6) == 1
 
 
-def gguf(kind: str = "llama", **fields: Any) -> GgufFile:
+def gguf(kind: str, fields: dict[str, Any]) -> GgufFile:
     metadata = {"general.architecture": kind} | {f"{kind}.{k}": v for k, v in fields.items()}
     return GgufFile(Path("x"), 0, 3, 32, 0, MappingProxyType(metadata), ())
 
@@ -56,9 +56,9 @@ SIZES: dict[str, Any] = {
 
 
 def test_the_size_of_a_context() -> None:
-    assert cache_bytes(gguf(**SIZES), 10) == 4 * 10 * 2 * (32 + 32) * 2
-    wide = {**SIZES, "attention.key_length": 64, "attention.value_length": 8}
-    assert cache_bytes(gguf(**wide), 10) == 4 * 10 * 2 * (64 + 8) * 2
+    assert cache_bytes(gguf("llama", SIZES), 10) == 4 * 10 * 2 * (32 + 32) * 2
+    wide: dict[str, Any] = {**SIZES, "attention.key_length": 64, "attention.value_length": 8}
+    assert cache_bytes(gguf("llama", wide), 10) == 4 * 10 * 2 * (64 + 8) * 2
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_size_of_a_context() -> None:
     ],
 )
 def test_what_cannot_be_estimated_is_not(fields: dict[str, Any]) -> None:
-    assert cache_bytes(gguf("gemma2", **fields), 10) is None
+    assert cache_bytes(gguf("gemma2", fields), 10) is None
 
 
 @pytest.mark.parametrize(

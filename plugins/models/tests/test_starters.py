@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from aiplayground.cli._app import App
 from aiplayground.cli.root import root
 from aiplayground_models.starters import DISK_RESERVE, PURPOSES, read_starters, suggest
 
@@ -58,9 +59,9 @@ def test_the_disk_counts_too() -> None:
 
 def test_the_command_prints_what_to_type(tmp_path: Path) -> None:
     args = ["--home", str(tmp_path), "models", "suggest", "--for", "chat", "--all"]
-    told = CliRunner().invoke(root, args, catch_exceptions=False)
+    told = CliRunner().invoke(root, args, obj=App(), catch_exceptions=False)
     assert told.exit_code == 0
     assert "aipg pull Qwen/Qwen3-4B-GGUF Qwen3-4B-Q4_K_M.gguf" in told.output
-    listed = CliRunner().invoke(root, [*args, "--json"], catch_exceptions=False)
+    listed = CliRunner().invoke(root, [*args, "--json"], obj=App(), catch_exceptions=False)
     models = json.loads(listed.output)["models"]
     assert {"id", "command", "fits", "why", "licence", "size"} <= set(models[0])

@@ -126,7 +126,7 @@ class Admission:
                 service=service, model=model, outcome="unchecked", estimate=estimate, message=said
             )
             return Load(), plan
-        held = self._held(key, asked)
+        held = self._held(key, asked, reading)
         holders = holders_of(held, reading)
         needs, limit = needs_of(estimate), self._rules.memory_limit
         free = free_for(
@@ -140,7 +140,7 @@ class Admission:
         leaving = [each for each in holders if each.leaving]
         return decision, make_plan(key, estimate, needs, free, decision, leaving)
 
-    def _held(self, key: Key, asked: set[Key] | None) -> list[Held]:
+    def _held(self, key: Key, asked: set[Key] | None, reading: Reading) -> list[Held]:
         """List everything that has memory, or was promised some, but for the model itself."""
         leaving = {(key[0], each) for each in self._services[key[0]].ops.residency.leaving(key[1])}
         found: dict[Key, Held] = {}
@@ -151,7 +151,7 @@ class Admission:
                     key=own,
                     estimate=self._promised.get(own, self._known.get(own)),
                     pid=_pid(service, each.model),
-                    moving=moving,
+                    moving=moving or own not in reading.settled,
                     busy=each.busy,
                     last_used=each.last_used,
                     pinned=each.pinned,
@@ -187,7 +187,13 @@ class Admission:
             for worker in service.pool.workers.values()
             if worker.pid is not None
         }
-        return await take(self.probe, pids)
+        loaded = {
+            (name, each.model)
+            for name, service in self._services.items()
+            for each, moving in service.ops.residency.residents()
+            if not moving
+        }
+        return await take(self.probe, pids, frozenset(loaded))
 
     async def _estimate(self, key: Key) -> MemoryEstimate | None:
         """Ask the backend, else go by the files; what fails there must not keep a model out."""

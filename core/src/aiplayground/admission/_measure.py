@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from aiplayground.memory import free_memory, private_memory
@@ -20,10 +20,14 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Main memory at one moment: what is free, and what processes have to themselves, by pid."""
+    """Main memory at one moment: what is free, and what processes have to themselves, by pid.
+
+    `settled` were loaded when it began: it may have missed what all others have taken since.
+    """
 
     free: int
     taken: Mapping[int, int] = field(default_factory=dict)
+    settled: frozenset[Key] = frozenset()
 
 
 Probe: TypeAlias = Callable[[Collection[int]], Reading]
@@ -35,9 +39,9 @@ def measure(pids: Collection[int]) -> Reading:
     return Reading(free_memory(), {pid: private_memory([pid]) for pid in pids})
 
 
-async def take(probe: Probe, pids: Collection[int]) -> Reading:
+async def take(probe: Probe, pids: Collection[int], settled: frozenset[Key]) -> Reading:
     """Measure in a thread."""
-    return await asyncio.to_thread(probe, pids)
+    return replace(await asyncio.to_thread(probe, pids), settled=settled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,9 @@ needs is not known, or `residency.memory_check` is off."""
 REASON = "not-enough-memory"
 """`details.reason` of a refusal."""
 
+WORTH = 2**20
+"""Bytes that a change must save to be named."""
+
 ANYWAY = "To load it all the same, set residency.memory_check to warn."
 
 
@@ -114,8 +117,9 @@ def changes(estimate: MemoryEstimate, decision: Refuse) -> tuple[str, ...]:
     """Say what would let it fit, what saves most first."""
     unpin = (f"Unpin {each.service}/{each.model}" for each in decision.pinned)
     lacking = max(decision.short.values(), default=0)
-    savings = sorted(estimate.savings, key=lambda each: -each.bytes)
-    told = [f"{each.change} (saves {amount(each.bytes)})" for each in savings if each.bytes > 0]
+    worth = (each for each in estimate.savings if each.bytes >= WORTH)
+    savings = sorted(worth, key=lambda each: -each.bytes)
+    told = [f"{each.change} (saves {amount(each.bytes)})" for each in savings]
     rest = ["Take a smaller quantization, or a smaller model"]
     if MAIN in decision.short:
         rest.append("Close other programs")
