@@ -46,11 +46,8 @@ STORES = {"stores:list": [], "stores:get": ["name"], "stores:call": ["name", "ac
 OPEN = {"getServices", "loadModels", "refreshLLMModels", "getModelPaths", "detectDevices"} | {
     "comfyui:listInstalledCustomNodes",
     "comfyui:isCustomNodeInstalled",
-<<<<<<< HEAD
     *STORES,
-=======
     "explainReadiness",
->>>>>>> w-admit
 }
 
 

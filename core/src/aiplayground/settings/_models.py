@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from aiplayground.models._kinds import KINDS
 
@@ -103,6 +103,65 @@ class ModelSettings(Section):
     )
 
 
+def _address(text: str) -> str:
+    """Refuse what is no address; return it without the slash at its end."""
+    if not text.startswith(("http://", "https://")) or any(c.isspace() for c in text):
+        raise ValueError("must begin with http:// or https://")
+    return text.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+class HubSettings(Section):
+    """How models are downloaded from the Hugging Face Hub (by aiplayground-models)."""
+
+    endpoint: Address | None = Field(
+        default=None,
+        description=(
+            "Address of the Hub, or of a server that speaks as it does; not set: `HF_ENDPOINT`, "
+            "else `https://huggingface.co`. The token goes there alone."
+        ),
+    )
+    mirror: Address | None = Field(
+        default=None,
+        description=(
+            "Address that files are fetched from where it has them; what comes is checked against "
+            "the endpoint's checksums. It never gets the token."
+        ),
+    )
+    proxy: SecretStr | None = Field(
+        default=None,
+        description="Address of the proxy; not set: `HTTPS_PROXY` and `HTTP_PROXY`.",
+    )
+    ca_bundle: Folder | None = Field(
+        default=None,
+        description="File (PEM) with the certificate authorities to trust; not set: the system's.",
+    )
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=30, description="Seconds without a byte after which a connection is given up."
+    )
+    parallel: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=3, description="Downloads at the same time; others wait."
+    )
+    connections: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=4, description="Files of one download that are fetched at the same time."
+    )
+    retries: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=5, description="Attempts in a row that bring nothing until a download fails."
+    )
+    retry_wait: Annotated[float, Field(gt=0, le=60)] = Field(
+        default=1, description="Seconds before the second attempt; twice as long before each other."
+    )
+    patience: Seconds = Field(
+        default=300,
+        description="Seconds in all that a file waits for a Hub that asks to wait (HTTP 429).",
+    )
+    xet: bool = Field(
+        default=True, description="Fetch files over Xet, the Hub's storage by chunks, where it can."
+    )
+
+
 class FileSettings(Section):
     """Where pictures are saved, and which files may be opened."""
 
@@ -130,6 +189,22 @@ class ResidencySettings(Section):
         description="Models in memory at most; the least recently used idle one makes room.",
     )
     pinned: Names = Field(default=(), description="Models that are never unloaded on their own.")
+    memory_check: Literal["refuse", "warn", "off"] = Field(
+        default="refuse",
+        description=(
+            "What happens to a model that is estimated to need more memory than is free, whatever "
+            "is unloaded for it: it is refused, or loaded with a warning in the log. off: nothing "
+            "is estimated or unloaded for want of memory."
+        ),
+    )
+    memory_margin: int = Field(
+        default=256, ge=0, description="MiB of memory that a load must leave free."
+    )
+    memory_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="MiB of main memory for all models together; not set: all that is free.",
+    )
 
 
 class TimeoutSettings(Section):
@@ -233,6 +308,7 @@ class KernelSettings(Section):
 
     plugins: PluginSettings = PluginSettings()
     models: ModelSettings = ModelSettings()
+    hub: HubSettings = HubSettings()
     files: FileSettings = FileSettings()
     residency: ResidencySettings = ResidencySettings()
     timeouts: TimeoutSettings = TimeoutSettings()
