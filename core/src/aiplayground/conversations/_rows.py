@@ -58,7 +58,7 @@ def match_conversation(connection: sqlite3.Connection, word: str) -> Conversatio
     if word == "last":
         newest = list_conversations(connection, 1, None).items
         if not newest:
-            raise InvalidParameters("There is no conversation yet.")
+            raise InvalidParameters("There is no conversation yet. Begin one: aipg chat")
         return newest[0]
     rows = connection.execute(
         f"SELECT {_CONVERSATION} FROM conversations WHERE substr(id, 1, ?) = ? LIMIT 2",
