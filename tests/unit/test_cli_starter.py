@@ -17,12 +17,15 @@ BEST = SimpleNamespace(
     size=10**9, about="Model 1B", licence="MIT", repo="a/b", files=("c.gguf",), memory=10**9
 )
 
+GUIDE = SimpleNamespace(name="guide", path="/package/guide.gguf")
+
 
 @pytest.fixture
 def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
     monkeypatch.setattr(_starter, "is_terminal", lambda *_: True)
     monkeypatch.setattr(_starter, "find_spec", lambda _: True)
     monkeypatch.setattr(_starter, "_best", lambda _: BEST)
+    monkeypatch.setattr(_starter, "run_with_any", lambda *_: [GUIDE])
     return App(home=str(tmp_path))
 
 
@@ -63,5 +66,13 @@ def test_never_where_there_is_a_model(app: App, monkeypatch: pytest.MonkeyPatch)
     asked = answer(monkeypatch, yes=False)
     app.paths.models.mkdir(parents=True)
     (app.paths.models / "own.gguf").touch()
+    _starter.offer(app)
+    assert asked == []
+
+
+def test_never_where_another_backend_has_a_model(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answer(monkeypatch, yes=False)
+    other = SimpleNamespace(name="remote", path=None)
+    monkeypatch.setattr(_starter, "run_with_any", lambda *_: [GUIDE, other])
     _starter.offer(app)
     assert asked == []

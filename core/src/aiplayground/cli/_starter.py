@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._output import is_terminal, say
+from ._run import run_with_any
 
 if TYPE_CHECKING:
     from ._app import App
@@ -58,7 +59,11 @@ def _has_models(app: App) -> bool:
     from .models import model_paths
 
     roots = [root for root in model_paths(app).roots() if root.is_dir()]
-    return any(True for root in roots for _ in root.rglob("*.gguf"))
+    if any(True for root in roots for _ in root.rglob("*.gguf")):
+        return True
+    # A model without a file here is another backend's, or an attached server's; what is left lies
+    # in a package.
+    return any(not each.path for each in run_with_any(app, lambda kernel: kernel.models()))
 
 
 def _best(app: App) -> Any:
