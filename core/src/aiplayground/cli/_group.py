@@ -24,7 +24,7 @@ class Entry(NamedTuple):
 COMMANDS = {
     "chat": Entry("chat", "command", "Talk to a model, once or in a conversation."),
     "chats": Entry("chats", "command", "List, search, show and export kept conversations."),
-    "models": Entry("models", "command", "List the models on this computer, show one, remove one."),
+    "models": Entry("models", "command", "List the models here, show one, remove one."),
     "presets": Entry("presets", "command", "List the presets: named settings for a kind of work."),
     "services": Entry("services", "command", "List the services (backends) and their state."),
     "setup": Entry("setup", "command", "Install what a service needs."),
