@@ -24,6 +24,9 @@ OPENING = 9
 POOL = 400
 """Dialogs that are drawn and sorted at a time."""
 
+LONG = 5
+"""Words above which a question is still understood with one that the guide never met."""
+
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
     "You are a helpful assistant.",
@@ -178,6 +181,12 @@ def _swap_words(text: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
+def _strange_word(text: str, rng: random.Random) -> str:
+    words = text.split(" ")
+    words[rng.randrange(len(words))] = invent_word(rng)
+    return " ".join(words)
+
+
 def _recase(text: str, rng: random.Random) -> str:
     roll = rng.random()
     if roll < 0.45:
@@ -199,6 +208,8 @@ def vary(text: str, rng: random.Random) -> str:
         body = _drop_fillers(body, rng, rng.choice((0.2, 0.5, 0.9)))
     if long_enough and rng.random() < 0.05:
         body = _swap_words(body, rng)
+    if len(body.split()) > LONG and rng.random() < 0.25:
+        body = _strange_word(body, rng)
     if long_enough and rng.random() < 0.2:
         body = rng.choice(OPENINGS) + body
     if long_enough and rng.random() < 0.12:
