@@ -51,7 +51,7 @@ def stalled(kernel: Kernel) -> bool:
 
 async def test_the_documented_stream(tmp_path: Path, hub: HubServer) -> None:
     async with gateway(tmp_path, models) as (kernel, client):
-        hub.faults.slow = 0.05
+        hub.faults.slow = 0.1
         refused = await client.post("/api/downloadModel", json={"data": DATA})
         answer = await client.post(
             "/api/downloadModel", json={"data": DATA}, headers=token(kernel), timeout=30
@@ -64,7 +64,10 @@ async def test_the_documented_stream(tmp_path: Path, hub: HubServer) -> None:
     assert last["status"] == "complete"
     assert last["path"] == str(place)
     downloading = [each for each in moving if each["status"] == "downloading"]
-    assert any(0 < each["progress"] < 100 and "B/s" in each["speed"] for each in downloading)
+    # The first of them may know no speed yet.
+    assert any(
+        0 < each["progress"] < 100 and "B/s" in each.get("speed", "") for each in downloading
+    )
     assert len({each["id"] for each in [*moving, last]}) == 1
 
 
