@@ -48,7 +48,8 @@ async def test_one_that_ends_before_it_is_known_to_be_the_one_is_told_as_ended(
 
     def dead_when_asked(port: int, processes: list[psutil.Process]) -> bool:
         for process in processes:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         while any(alive(process.pid) for process in processes):
             time.sleep(0.005)
         return False
