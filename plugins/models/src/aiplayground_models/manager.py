@@ -16,7 +16,7 @@ from aiplayground.errors import (
     from_dict,
 )
 from aiplayground.models import checked_kind
-from aiplayground.secrets import HF_TOKEN, Secrets
+from aiplayground.secrets import HF_TOKEN
 
 from .child import END_LIMIT, messages
 from .download import Download, DownloadCancelled, DownloadInfo, Request, Status
@@ -48,7 +48,7 @@ class DownloadManager:
         self._numbers = itertools.count(1)
         self._prefix = secrets.token_hex(2)
         self._slots = asyncio.Semaphore(self._settings.parallel)
-        self._secrets = Secrets(kernel.paths)
+        self._secrets = kernel.secrets
 
     # Asking -------------------------------------------------------------------------------
 
