@@ -12,12 +12,12 @@ from typing import Any
 
 import httpx
 import uvicorn
-from tests.fakes import QUICK, Backend
+from tests.fakes import QUICK, Backend, Fake
 
 import aiplayground_ai_backend.plugin as ai_backend
 from aiplayground import Kernel
 from aiplayground.hookspecs import hookimpl
-from aiplayground.specs import Capability
+from aiplayground.specs import Capability, SetupProgress
 
 Respond = Callable[["Call"], Awaitable[None]]
 
@@ -167,3 +167,16 @@ def data(text: str, **more: Any) -> bytes:
 
 
 DONE = b"data: [DONE]\n\n"
+
+
+class Engine(Fake):
+    """A backend that can be set up."""
+
+    @hookimpl
+    async def setup(self) -> AsyncIterator[SetupProgress]:
+        yield SetupProgress(stage="download", progress=50, message="half of it")
+        yield SetupProgress(stage="verify", progress=100)
+
+    @hookimpl
+    async def installed_version(self) -> str | None:
+        return "1.2.3"

@@ -10,32 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes import Fake, eventually
+from tests.fakes import eventually
 from tests.gguf_files import Gguf
 from tests.unit.test_files import PNG, TEXT
 
-from aiplayground import Kernel, SetupProgress, hookimpl
+from aiplayground import Kernel
 from aiplayground.events import ModelDownloadProgress, WebServiceExit
 from aiplayground.methods import METHODS
 from aiplayground_ai_backend.ipc.pages import script, status_page
 
 from .browser import Page, Raised, browser, needs_browser
-from .serving import gateway
+from .serving import Engine, gateway
 
 LINK = "serve.json"
-
-
-class Engine(Fake):
-    """A backend that can be set up, under the name that the reference uses."""
-
-    @hookimpl
-    async def setup(self) -> AsyncIterator[SetupProgress]:
-        yield SetupProgress(stage="download", progress=50, message="half of it")
-        yield SetupProgress(stage="verify", progress=100)
-
-    @hookimpl
-    async def installed_version(self) -> str | None:
-        return "1.2.3"
 
 
 @asynccontextmanager

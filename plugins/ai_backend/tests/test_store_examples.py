@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 import pytest
 from tests.fakes import PATIENCE, Fake, nothing_leaks
 
-from aiplayground import Kernel, SetupProgress, hookimpl
+from aiplayground import Kernel, hookimpl
 from aiplayground.api import ModelDownloadInfo
 from aiplayground.client import AsyncClient
 from aiplayground.errors import InvalidParameters, ServiceNotAvailable
@@ -24,23 +24,10 @@ from aiplayground.stores.backend_services import BackendServicesState
 from aiplayground.stores.models import ModelsState
 from aiplayground.stores.views import BackendServices, Models, Presets
 
-from .serving import gateway
+from .serving import Engine, gateway
 
 S = TypeVar("S")
 DOWNLOAD = ModelDownloadInfo(repo="o/m", filename="m.gguf", destination="llm/m", type="llm")
-
-
-class Engine(Fake):
-    """A backend that can be set up."""
-
-    @hookimpl
-    async def setup(self) -> AsyncIterator[SetupProgress]:
-        yield SetupProgress(stage="download", progress=50, message="half of it")
-        yield SetupProgress(stage="verify", progress=100)
-
-    @hookimpl
-    async def installed_version(self) -> str | None:
-        return "1.2.3"
 
 
 @dataclass
