@@ -95,7 +95,7 @@ class Context:
     async def end(self, worker: WorkerHandle) -> None:
         """End one worker and all that it started."""
         await self._service.pool.end(worker.name)
-        self._service.worker_ended()
+        self._service.supervisor.worker_ended()
 
     async def endpoint(self, model: str | None) -> str:
         """Return the base URL of the worker that speaks the OpenAI API for this model."""

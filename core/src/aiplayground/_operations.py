@@ -1,8 +1,8 @@
 """What a service does: the effects behind its states.
 
 Each operation calls the backend's hooks through the router, with the middleware around it and the
-kernel's deadline outside. None of them writes the service's state; `_service` does, from how they
-end.
+kernel's deadline outside. None of them writes the service's state; `_supervisor` and `_installer`
+do, from how they end.
 """
 
 from __future__ import annotations
@@ -248,7 +248,7 @@ class Operations:
     def _not_loaded(self, model: str) -> None:
         self._host.admission.forget(self._service.name, model)
         # What made room for it may have left the service without a worker.
-        self._service.models_moved()
+        self._service.supervisor.models_moved()
 
     async def estimate(self, model: str) -> MemoryEstimate | None:
         """Ask the backend what a model will take in memory."""
@@ -281,7 +281,7 @@ class Operations:
         try:
             await self._model_hook("load_model", model, self._timeouts.load)
         finally:
-            self._service.models_moved()
+            self._service.supervisor.models_moved()
 
     async def _unload(self, model: str) -> None:
         try:
@@ -290,7 +290,7 @@ class Operations:
             self._service.log.logger.exception("%s could not be unloaded", model)
             raise
         finally:
-            self._service.models_moved()
+            self._service.supervisor.models_moved()
 
     async def _model_hook(self, hook: Operation, model: str, timeout: float) -> None:
         route = self.find(hook)

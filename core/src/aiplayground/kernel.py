@@ -271,7 +271,9 @@ class Kernel:
     async def _stop_services(self) -> list[str]:
         """Stop in reverse order of starting; a slow one does not keep the others up."""
         deadline = now() + self.settings.timeouts.shutdown
-        order = sorted(self._services.values(), key=lambda each: each.started_at, reverse=True)
+        order = sorted(
+            self._services.values(), key=lambda each: each.supervisor.started_at, reverse=True
+        )
         idle = [each for each in order if each.runtime is Runtime.STOPPED]
         limit = self.settings.timeouts.shutdown
         late = await asyncio.gather(*(_closed_late(each, limit) for each in idle))
