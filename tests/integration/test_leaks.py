@@ -41,8 +41,7 @@ async def test_starts_and_stops_of_a_process_leak_nothing(tmp_path: Path, count:
 
 async def idle(k: Kernel) -> None:
     """Close connections that the client would keep for the next request."""
-    await k._close_http()
-    k._http = None
+    await k._http.renew()
 
 
 async def test_starts_that_are_pre_empted_leak_nothing(tmp_path: Path) -> None:

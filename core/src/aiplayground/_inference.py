@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ INSTALL_HINT = "Install one, for instance: pip install aiplayground-llamacpp"
 class Inference:
     """The requests of one kernel."""
 
-    def __init__(self, host: Host, services: dict[str, Service]) -> None:
+    def __init__(self, host: Host, services: Mapping[str, Service]) -> None:
         self._host = host
         self._services = services
         self._catalogue: list[ModelInfo] | None = None

@@ -98,6 +98,11 @@ class PluginSet:
             *self.disabled,
         ]
 
+    @property
+    def owners(self) -> dict[str, str]:
+        """The services, each with the name of the plugin that brings it."""
+        return {spec.name: each.name for each in self.loaded for spec in each.backends}
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:

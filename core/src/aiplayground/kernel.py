@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
-from ._clock import now
-from ._endpoint import endpoints
+from ._contributions import Contributions
+from ._endpoint import attached_keys, endpoints
 from ._files import Opener
 from ._front import MethodTable, Parts, detach_all
 from ._home import HomeLock, open_ledger
@@ -28,12 +28,13 @@ from ._library import Library
 from ._loader import RESERVED, PluginSet, load_plugins
 from ._logs import LogHub, ServiceLog, hiding, redact
 from ._router import Router
-from ._service import Service
+from ._services import Services
 from ._stores import Stores
 from ._watching import ModelWatch
+from ._worker_http import WorkerHttp
 from .admission import make_admission
 from .devices import DeviceDesk
-from .errors import AIPlaygroundError, ServiceNotAvailable, suggest
+from .errors import ServiceNotAvailable
 from .events import (
     Event,
     KernelStopped,
@@ -49,15 +50,14 @@ from .secrets import Secrets
 from .settings import KernelSettings, Layers, load_layers
 from .shell import Shells
 from .specs import Device
-from .states import Runtime
 from .types import ChatRequest, EmbedRequest
 from .validation import parse, parse_generate
 
 if TYPE_CHECKING:
-    import httpx
-
     from ._front import Part
     from ._method import Method
+    from ._processes.ledger import Ledger
+    from ._service import Service
     from .admission import LoadPlan
     from .devices import ComputeDevice
     from .leases import Lease
@@ -116,14 +116,17 @@ class Kernel:
             endpoints=endpoints(self.settings.attach),
             manifests=self.paths.manifests,
         )
-        self._keys = self._attached_keys()
+        keys = attached_keys(self.settings, self.plugins.owners)
+        self._hide_keys = hiding([key for each in keys.values() for key in each])
         self.id = uuid.uuid4().hex
         self.exclusive = exclusive
         self._router = Router(
-            self.plugins, self._on_blocked, {name: hiding(key) for name, key in self._keys.items()}
+            self.plugins, self._on_blocked, {name: hiding(key) for name, key in keys.items()}
         )
+        self._contributions = Contributions(self._router, lambda: self.log().logger)
         self._bus = Bus(self._snapshot)
-        self._services: dict[str, Service] = {}
+        self._services = Services(self.plugins.failures)
+        self._http = WorkerHttp()
         self._methods = MethodTable(self)
         self._parts = Parts(self)
         self.shells = Shells(self)
@@ -132,8 +135,6 @@ class Kernel:
         self.stores = Stores(self)
         self.store = self.stores.open
         self._stack = AsyncExitStack()
-        self._http: httpx.AsyncClient | None = None
-        self._background: set[asyncio.Task[None]] = set()
         self._opened = False
         self._open = False
         self._closing = False
@@ -155,11 +156,12 @@ class Kernel:
         try:
             await self._come_up()
         except BaseException:
-            await asyncio.gather(*(service.close() for service in self._services.values()))
+            await self._services.close()
             await self._stack.aclose()
             raise
         self._open = True
-        self._autostart()
+        wanted = (name for name in self._services if self.settings.service(name).autostart)
+        self._services.start_in_background(wanted)
 
     async def _come_up(self) -> None:
         self.paths.ensure()
@@ -167,74 +169,68 @@ class Kernel:
             self._stack.enter_context(HomeLock(self.paths))
         ledger = await asyncio.to_thread(open_ledger, self.paths, self.id)
         self._stack.push_async_callback(asyncio.to_thread, ledger.close)
+        self._logs = self._open_logs()
+        self._stack.push_async_callback(self._http.aclose)
+        self._stack.push_async_callback(detach_all, self)
+        self.device_desk.load()
+        self._open_library()
+        self._host = self._make_host(ledger)
+        self._services.add(self._router.specs, self._host)
+        self._inference = Inference(self._host, self._services)
+        self._log_plugins()
+        await self._services.open()
+        # What still runs when the interpreter exits with the kernel open is ended.
+        atexit.register(self._services.kill_now)
+        self._stack.callback(atexit.unregister, self._services.kill_now)
+
+    def _open_logs(self) -> LogHub:
         limits = self.settings.logs
-        keys = hiding([key for keys in self._keys.values() for key in keys])
-
-        def hide(text: str) -> str:
-            return self.secrets.hide(keys(text))
-
         logs = LogHub(
             self.paths.logs,
             max_bytes=limits.max_bytes,
             backups=limits.backups,
             level=limits.level,
-            redact=lambda text: redact(hide(text)),
+            redact=lambda text: redact(self._hide(text)),
         )
         self._stack.push_async_callback(asyncio.to_thread, logs.close)
-        self._stack.push_async_callback(self._close_http)
-        self._stack.push_async_callback(detach_all, self)
-        self.device_desk.load()
-        self._logs = logs
-        packs = self._model_packs()
-        log = self.log().logger
+        return logs
+
+    def _open_library(self) -> None:
+        packs, log = self._contributions.together("model_files"), self.log().logger
         self.library = Library(self.paths.cache, self.model_paths, packs, self._bus, log)
         self._watch = ModelWatch(
             self.library, self.settings.models, lambda: self._bus.wants(ModelsChanged), log
         )
         self._stack.push_async_callback(self._watch.close)
-        self._host = Host(
+
+    def _make_host(self, ledger: Ledger) -> Host:
+        return Host(
             kernel=self,
             settings=self.settings,
             layers=self.layers,
             paths=self.paths,
             router=self._router,
             bus=self._bus,
-            logs=logs,
+            logs=self._logs,
             library=self.library,
-            middleware=self._middleware(),
-            http=self._http_client,
+            middleware=self._contributions.together("register_middleware"),
+            http=self._http.client,
             announce=self._announce,
             ledger=ledger,
-            hide=hide,
+            hide=self._hide,
+            keys=self._http.keys,
             launcher=self._launcher,
-            admission=make_admission(self, self._services, logs.service(KERNEL_LOG).logger),
+            admission=make_admission(self, self._services, self.log().logger),
         )
-        self._services.update(
-            {name: Service(spec, self._host) for name, spec in self._router.specs.items()}
-        )
-        self._inference = Inference(self._host, self._services)
+
+    def _log_plugins(self) -> None:
+        """Say in the log which plugins failed, and what authors of the others should know."""
+        log = self.log().logger
         for failure in self.plugins.failures:
-            logs.service(KERNEL_LOG).logger.error("%s", failure.message)
+            log.error("%s", failure.message)
         for plugin in self.plugins.loaded:
             for note in plugin.notes:
-                logs.service(KERNEL_LOG).logger.warning("%s: %s", plugin.name, note)
-        await asyncio.gather(*(service.open() for service in self._services.values()))
-        atexit.register(self._at_exit)
-        self._stack.callback(atexit.unregister, self._at_exit)
-
-    def _autostart(self) -> None:
-        for name, service in self._services.items():
-            if self.settings.service(name).autostart:
-                task = asyncio.create_task(self._start_in_background(service))
-                self._background.add(task)
-                task.add_done_callback(self._background.discard)
-
-    async def _start_in_background(self, service: Service) -> None:
-        try:
-            await service.start()
-        except AIPlaygroundError as error:
-            # Its state and log have it; the kernel itself is up.
-            service.log.logger.error("It could not be started: %s", error.message)
+                log.warning("%s: %s", plugin.name, note)
 
     async def close(self) -> None:
         """Go down in stages: no new work, drain, stop services, end subscriptions."""
@@ -245,55 +241,24 @@ class Kernel:
         try:
             self._bus.publish(KernelStopping())
             await self._parts.close()
-            await self._drain()
-            unfinished = await self._stop_services()
+            await self._services.drain(self.settings.timeouts.drain)
+            unfinished = await self._services.stop(self.settings.timeouts.shutdown)
         except BaseException:
-            self._at_exit()  # cancelled in the middle: what still runs has no owner any more
+            # Cancelled in the middle: what still runs has no owner any more.
+            self._services.kill_now()
             raise
         finally:
-            for task in list(self._background):
-                task.cancel()
+            self._services.give_up_starts()
             self._bus.publish(KernelStopped(unfinished=tuple(unfinished)))
             self._bus.close()
             await self._stack.aclose()
             self._open = False
 
-    async def _drain(self) -> None:
-        waiting = [
-            asyncio.ensure_future(each.streams.drained()) for each in self._services.values()
-        ]
-        if not waiting:
-            return
-        _, late = await asyncio.wait(waiting, timeout=self.settings.timeouts.drain)
-        for waiter in late:
-            waiter.cancel()
-
-    async def _stop_services(self) -> list[str]:
-        """Stop in reverse order of starting; a slow one does not keep the others up."""
-        deadline = now() + self.settings.timeouts.shutdown
-        order = sorted(
-            self._services.values(), key=lambda each: each.supervisor.started_at, reverse=True
-        )
-        idle = [each for each in order if each.runtime is Runtime.STOPPED]
-        limit = self.settings.timeouts.shutdown
-        late = await asyncio.gather(*(_closed_late(each, limit) for each in idle))
-        order = [each for each in order if each not in idle]
-        for place, service in enumerate(order):
-            # Its share of what is left: a slow one does not use up the time of the others.
-            left = (deadline - now()) / (len(order) - place)
-            late.append(await _closed_late(service, left))
-        return [name for name in late if name is not None]
-
-    def _at_exit(self) -> None:
-        """End what still runs when the interpreter exits with the kernel open."""
-        for service in self._services.values():
-            service.pool.kill_now()
-
     # Services -----------------------------------------------------------------------------
 
     def services(self) -> tuple[ServiceInfo, ...]:
         """Return every service as it stands, in a stable order."""
-        return tuple(service.info() for service in self._services.values())
+        return self._services.infos()
 
     def service(self, name: str) -> ServiceInfo:
         """Return one service as it stands; raises `ServiceNotAvailable` for an unknown one."""
@@ -363,7 +328,7 @@ class Kernel:
 
     def routes(self) -> list[Any]:
         """Return the HTTP routes that plugins bring, for whoever serves them."""
-        return self._brought("register_routes")
+        return self._contributions.together("register_routes")
 
     def log(self, service: str = KERNEL_LOG) -> ServiceLog:
         """Return the log of a service, or the kernel's own."""
@@ -463,15 +428,7 @@ class Kernel:
 
     async def reported_devices(self) -> list[tuple[str, Sequence[Device]]]:
         """Ask every plugin for its devices; one that fails is logged and left out."""
-        found: list[tuple[str, Sequence[Device]]] = []
-        for plugin, answer in await self._router.gather(
-            "detect_devices", self.settings.timeouts.detect
-        ):
-            if isinstance(answer, Sequence) and all(isinstance(each, Device) for each in answer):
-                found.append((plugin, answer))
-            else:
-                self.log().logger.warning("%s: no devices: %r", plugin, answer)
-        return found
+        return await self._contributions.devices(self.settings.timeouts.detect)
 
     async def compute_devices(self) -> list[ComputeDevice]:
         """List what can compute here: what the system shows, joined with what plugins report."""
@@ -493,14 +450,7 @@ class Kernel:
 
     def selected_for(self, service: str) -> tuple[Device, ...]:
         """Return the chosen device as a service's own plugin reported it; empty if it did not."""
-        owner = next(
-            (
-                each.name
-                for each in self.plugins.loaded
-                if any(spec.name == service for spec in each.backends)
-            ),
-            service,
-        )
+        owner = self.plugins.owners.get(service, service)
         return self.device_desk.selected_for(owner)
 
     # Doors --------------------------------------------------------------------------------
@@ -553,20 +503,16 @@ class Kernel:
         self._refuse_when_closing()
         return self._parts.get(make)
 
+    def brought(self, hook: str) -> list[tuple[str, Any]]:
+        """Return what each plugin brings; one that fails is logged and left out."""
+        return self._contributions.each(hook)
+
     # Inside -------------------------------------------------------------------------------
 
     def _find(self, name: str) -> Service:
         if not self._open:
             raise ServiceNotAvailable(NOT_OPEN)
-        if name in self._services:
-            return self._services[name]
-        failed = next((each for each in self.plugins.failures if each.name == name), None)
-        why = f" Its plugin failed: {failed.message}" if failed else suggest(name, self._services)
-        known = ", ".join(self._services) or "none; install a plugin such as aiplayground-llamacpp"
-        raise ServiceNotAvailable(
-            f"There is no service '{name}'.{why} Services here: {known}.",
-            details={"service": name, "services": list(self._services)},
-        )
+        return self._services.find(name)
 
     def _refuse_when_closing(self) -> None:
         if self._closing:
@@ -589,66 +535,10 @@ class Kernel:
             seconds * 1000,
         )
 
-    def _http_client(self) -> httpx.AsyncClient:
-        if self._http is None:
-            from ._client import worker_client
-
-            self._http = worker_client(self._host.keys)
-        return self._http
-
-    async def _close_http(self) -> None:
-        if self._http is not None:
-            await self._http.aclose()
-
-    def _attached_keys(self) -> dict[str, list[str]]:
-        """Return the attached services, each with its key, if it has one."""
-        found: dict[str, list[str]] = {}
-        for spec in (spec for plugin in self.plugins.loaded for spec in plugin.backends):
-            attachment = self.settings.attachment(spec.name)
-            if attachment is not None:
-                key = attachment.api_key
-                found[spec.name] = [key.get_secret_value()] if key is not None else []
-        return found
+    def _hide(self, text: str) -> str:
+        """Return a text without the secrets of this home and the keys of attached servers."""
+        return self.secrets.hide(self._hide_keys(text))
 
     def _launcher(self, **options: Any) -> Launcher:
         """Make what launches the workers of one service; the testing kit puts faults in here."""
         return Launcher(**options)
-
-    def _model_packs(self) -> list[Path]:
-        return self._brought("model_files")
-
-    def _middleware(self) -> list[Any]:
-        return self._brought("register_middleware")
-
-    def brought(self, hook: str) -> list[tuple[str, Any]]:
-        """Return what each plugin brings; one that fails is logged and left out."""
-        found: list[tuple[str, Any]] = []
-        for route in self._router.everyone(hook):
-            try:
-                found.append((route.plugin, route.sync()))
-            except AIPlaygroundError as error:
-                self.log().logger.error("%s", error.message, exc_info=error)
-        return found
-
-    def _brought(self, hook: str) -> list[Any]:
-        """Return what the plugins bring, together; one that fails is logged and left out."""
-        found: list[Any] = []
-        for plugin, brought in self.brought(hook):
-            if isinstance(brought, Sequence) and not isinstance(brought, str):
-                found.extend(brought)
-            else:
-                self.log().logger.error(
-                    "%s: hook '%s' must return a sequence, not %r.", plugin, hook, brought
-                )
-        return found
-
-
-async def _closed_late(service: Service, limit: float) -> str | None:
-    """Close a service; return its name if it had to be killed after `limit` seconds."""
-    try:
-        async with asyncio.timeout(max(0.1, limit)):
-            await service.close()
-    except TimeoutError:
-        service.log.logger.error("It did not stop in time and was killed.")
-        return service.name
-    return None

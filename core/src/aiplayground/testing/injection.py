@@ -244,8 +244,7 @@ class FaultyKernel(Kernel):
 
     async def forget_connections(self) -> None:
         """Close the connections that the client keeps for the next request."""
-        await self._close_http()
-        self._http = None
+        await self._http.renew()
 
 
 def _is_guard(process: psutil.Process) -> bool:
