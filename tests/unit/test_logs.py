@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from aiplayground import _logs
-from aiplayground._logs import LogHub, LogLine, LogStream, ServiceLog, _files
+from aiplayground._logs import KERNEL, LogHub, LogLine, LogStream, ServiceLog, _files
 from aiplayground._logs._redact import redact
 
 
@@ -52,7 +52,7 @@ def test_lines_reach_memory_and_file(hub: LogHub, log: ServiceLog) -> None:
 
 
 def test_each_service_has_a_file_of_its_own(hub: LogHub, tmp_path: Path) -> None:
-    hub.kernel.logger.info("up")
+    hub.service(KERNEL).logger.info("up")
     hub.service("a").line("main", "one")
     assert hub.service("a") is hub.service("a")
     assert hub.flush()
@@ -296,6 +296,6 @@ def test_secrets_are_hidden(log: ServiceLog, text: str, kept: str | None) -> Non
 
 def test_an_embedder_may_hide_more(tmp_path: Path) -> None:
     hub = LogHub(tmp_path, redact=lambda text: text.replace("name", "***"))
-    hub.kernel.logger.info("my name")
+    hub.service(KERNEL).logger.info("my name")
     assert hub.close()
     assert "my ***" in (tmp_path / "kernel.log").read_text()

@@ -20,17 +20,15 @@ import pluggy
 from . import __version__, hookspecs
 from ._deprecations import hook_notes
 from ._hook_api import judge, stated
+from ._logs import KERNEL
 from .errors import PluginError
 from .hookspecs import ENTRY_POINT_GROUP, PROJECT
 from .specs import BackendSpec
 
 IMPL_ATTRIBUTE = f"{PROJECT}_impl"
 SPEC_ATTRIBUTE = f"{PROJECT}_spec"
-SERVICE_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 MANIFEST_NAME = "aiplayground.toml"
 """What a manifest is called in a package."""
-RESERVED = "kernel"
-"""The name of the kernel's own log."""
 
 GENERATOR_HOOKS = frozenset({"setup", "chat", "generate"})
 
@@ -244,7 +242,7 @@ def _load_one(
         manager.register(plugin, candidate.name)
         _check_registered(plugin, hooks, manager)
         stage = "backend"
-        backends = _backends(plugin, hooks)
+        backends = _backends(hooks)
         for spec in backends:
             _claim(f"service '{spec.name}'", candidate, claimed)
     except (KeyboardInterrupt, GeneratorExit):
@@ -420,7 +418,17 @@ def _check_kind(hook: str, function: Any) -> None:
         raise PluginError(f"hook '{hook}' must be a plain function: `def {hook}(...)`.")
 
 
-def _backends(plugin: Any, hooks: dict[str, Any]) -> tuple[BackendSpec, ...]:
+def wrong_name(service: str) -> str | None:
+    """Say why a service cannot have this name, if that is so."""
+    if re.fullmatch(r"[a-z][a-z0-9-]{0,63}", service) and service != KERNEL:
+        return None
+    return (
+        f"'{service}' cannot be a service's name: use lower-case letters, digits and '-', "
+        f"beginning with a letter, and not '{KERNEL}'."
+    )
+
+
+def _backends(hooks: dict[str, Any]) -> tuple[BackendSpec, ...]:
     if "backend" not in hooks:
         return ()
     returned = hooks["backend"]()
@@ -428,11 +436,8 @@ def _backends(plugin: Any, hooks: dict[str, Any]) -> tuple[BackendSpec, ...]:
     for spec in specs:
         if not isinstance(spec, BackendSpec):
             raise PluginError(f"hook 'backend' returned {type(spec).__name__}, not a BackendSpec.")
-        if not SERVICE_NAME.fullmatch(spec.name) or spec.name == RESERVED:
-            raise PluginError(
-                f"'{spec.name}' cannot be a service's name: use lower-case letters, digits and "
-                f"'-', beginning with a letter, and not '{RESERVED}'."
-            )
+        if (wrong := wrong_name(spec.name)) is not None:
+            raise PluginError(wrong)
     if len({spec.name for spec in specs}) < len(specs):
         raise PluginError("hook 'backend' names one service twice.")
     return specs

@@ -25,8 +25,8 @@ from ._host import Host
 from ._inference import Inference
 from ._launch import Launcher
 from ._library import Library
-from ._loader import RESERVED, PluginSet, load_plugins
-from ._logs import LogHub, ServiceLog, hiding, redact
+from ._loader import PluginSet, load_plugins
+from ._logs import KERNEL, LogHub, ServiceLog, hiding, redact
 from ._router import Router
 from ._services import Services
 from ._stores import Stores
@@ -72,7 +72,6 @@ if TYPE_CHECKING:
         ModelInfo,
     )
 
-KERNEL_LOG = RESERVED
 NOT_OPEN = "The kernel is not open: use `async with Kernel()`."
 
 
@@ -330,9 +329,9 @@ class Kernel:
         """Return the HTTP routes that plugins bring, for whoever serves them."""
         return self._contributions.together("register_routes")
 
-    def log(self, service: str = KERNEL_LOG) -> ServiceLog:
+    def log(self, service: str = KERNEL) -> ServiceLog:
         """Return the log of a service, or the kernel's own."""
-        return self._logs.service(service if service == KERNEL_LOG else self._find(service).name)
+        return self._logs.service(service if service == KERNEL else self._find(service).name)
 
     # Models and inference -----------------------------------------------------------------
 

@@ -222,11 +222,6 @@ class LogHub:
         self._logs: dict[str, ServiceLog] = {}
 
     @property
-    def kernel(self) -> ServiceLog:
-        """The kernel's own log."""
-        return self.service(KERNEL)
-
-    @property
     def write_errors(self) -> int:
         """Lines that are in no file, because the disk refused them or was too slow."""
         return self._writer.errors + self._writer.lost

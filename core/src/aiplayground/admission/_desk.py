@@ -48,7 +48,6 @@ class Admission:
         self._services = services
         self._rules = settings.residency
         self._patience = settings.timeouts.load
-        self._hook_limit = settings.timeouts.hook
         self._fallback = fallback
         self._logger = logger
         self._promised: dict[Key, MemoryEstimate | None] = {}

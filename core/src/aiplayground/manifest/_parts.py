@@ -70,17 +70,13 @@ def _check_api(top: Table) -> None:
 
 
 def _name(top: Table) -> str:
-    from aiplayground._loader import RESERVED, SERVICE_NAME
+    from aiplayground._loader import wrong_name
 
     name = str(top.take("name", str, ""))
     if "name" not in top:
         top.problem('it has no name. Add one: name = "my-backend"')
-    elif name and (not SERVICE_NAME.fullmatch(name) or name == RESERVED):
-        top.problem(
-            f"'{name}' cannot be a service's name: use lower-case letters, digits and '-', "
-            f"beginning with a letter, and not '{RESERVED}'.",
-            "name",
-        )
+    elif name and (wrong := wrong_name(name)) is not None:
+        top.problem(wrong, "name")
     return name
 
 

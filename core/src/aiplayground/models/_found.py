@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ._types import Format
 
-MODEL_SUFFIX = ".gguf"
 SUFFIXES = {
     ".gguf": Format.GGUF,
     ".safetensors": Format.SAFETENSORS,

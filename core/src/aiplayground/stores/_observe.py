@@ -13,7 +13,6 @@ from aiplayground.events import Event, Snapshot
 from ._state import StoreState
 
 S = TypeVar("S", bound=StoreState)
-S_co = TypeVar("S_co", bound=StoreState, covariant=True)
 
 _CHANGE = "change"
 

@@ -52,9 +52,6 @@ LAUNCH_FAULTS = frozenset(
 STREAM_FAULTS = frozenset({FaultKind.CUT, FaultKind.STALL, FaultKind.REPLY})
 """Faults of the connection; each one happens to one answer."""
 
-SIGNAL_FAULTS = frozenset({FaultKind.KILL, FaultKind.FREEZE})
-"""Faults of a running worker; they happen at once."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:

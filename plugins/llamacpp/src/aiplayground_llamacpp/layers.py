@@ -16,9 +16,6 @@ BITS = {
     "iq4_nl": 4.5,
 }  # fmt: skip  # with the scale that each block of a quantised type has
 
-STATE_BYTES = 4
-"""A number of a recurrent layer's state takes 32 bits, whatever the type of the cache."""
-
 _PATTERNS: Mapping[str, tuple[int, bool]] = {
     "gemma2": (2, False), "gemma3": (6, False), "gemma3n": (5, False), "gpt-oss": (2, False),
     "cohere2": (4, False), "cohere2moe": (4, True), "llama4": (4, False), "olmo2": (4, False),

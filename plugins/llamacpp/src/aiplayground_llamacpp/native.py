@@ -143,11 +143,6 @@ class Model:
         bos = int(self.lib.llama_vocab_bos(self._vocab))
         return bos if 0 <= bos < self.vocabulary else 0
 
-    @property
-    def adds_bos(self) -> bool:
-        """Whether the tokenizer begins a sequence itself."""
-        return bool(self.lib.llama_vocab_get_add_bos(self._vocab))
-
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
         """All tokens that end an answer."""

@@ -28,7 +28,6 @@ from .settings import Settings
 
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _IMAGE = 1  # enum mtmd_input_chunk_type
-SECTIONS = 4  # of a position, in models that know rows and columns (M-RoPE)
 
 
 class Words(NamedTuple):
