@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from aiplayground import api, errors, events, hookspecs, methods, states
 from aiplayground._deprecations import DEPRECATIONS
 from aiplayground._hook_api import CHANGES, OLDEST
-from aiplayground._loader import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
+from aiplayground._hooks import COROUTINE_HOOKS, GENERATOR_HOOKS, HOOKS
 from aiplayground.cli.root import root
 from aiplayground.notices import NOTICES
 from aiplayground.settings import (

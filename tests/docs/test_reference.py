@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from aiplayground import errors, hookspecs
-from aiplayground._loader import HOOKS
+from aiplayground._hooks import HOOKS
 from aiplayground.settings import AttachSettings, EndpointSettings, KernelSettings
 
 METHODS = [

@@ -20,7 +20,8 @@ from aiplayground._deprecations import (
     distribution_of,
     outlived,
 )
-from aiplayground._loader import HOOKS, load_plugins
+from aiplayground._hooks import HOOKS
+from aiplayground._loader import load_plugins
 
 OLD = Deprecation(
     name="aiplayground.Chunk", since="0.1", removal="0.3", instead="aiplayground.types.ChatChunk"

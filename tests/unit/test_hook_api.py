@@ -10,7 +10,8 @@ from tests.fakes import Fake
 
 from aiplayground import _hook_api
 from aiplayground._hook_api import ATTRIBUTE, CHANGES, OLDEST, Change, judge, stated
-from aiplayground._loader import HOOKS, PluginSet, load_plugins
+from aiplayground._hooks import HOOKS
+from aiplayground._loader import PluginSet, load_plugins
 from aiplayground.errors import PluginError
 from aiplayground.hookspecs import HOOK_API, hookimpl
 

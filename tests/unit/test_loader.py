@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from tests.fakes import Fake
 
-from aiplayground._loader import HOOKS, PluginSet, load_plugins
+from aiplayground._hooks import HOOKS
+from aiplayground._loader import PluginSet, load_plugins
 from aiplayground.hookspecs import hookimpl
 from aiplayground.specs import BackendSpec
 

@@ -20,26 +20,13 @@ import pluggy
 from . import __version__, hookspecs
 from ._deprecations import hook_notes
 from ._hook_api import judge, stated
-from ._logs import KERNEL
+from ._hooks import backends_of, check_registered, implementations, is_function, validate
 from .errors import PluginError
 from .hookspecs import ENTRY_POINT_GROUP, PROJECT
 from .specs import BackendSpec
 
-IMPL_ATTRIBUTE = f"{PROJECT}_impl"
-SPEC_ATTRIBUTE = f"{PROJECT}_spec"
 MANIFEST_NAME = "aiplayground.toml"
 """What a manifest is called in a package."""
-
-GENERATOR_HOOKS = frozenset({"setup", "chat", "generate"})
-
-HOOKS: dict[str, inspect.Signature] = {
-    name: inspect.signature(function)
-    for name, function in vars(hookspecs).items()
-    if hasattr(function, SPEC_ATTRIBUTE)
-}
-COROUTINE_HOOKS = frozenset(
-    name for name in HOOKS if inspect.iscoroutinefunction(getattr(hookspecs, name))
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +207,7 @@ class _Manager(pluggy.PluginManager):
         self.checked: set[tuple[str, Any]] = set()
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> pluggy.HookimplOpts | None:
-        if name.startswith("__") or not _is_function(plugin, name):
+        if name.startswith("__") or not is_function(plugin, name):
             return None
         return super().parse_hookimpl_opts(plugin, name)
 
@@ -238,11 +225,11 @@ def _load_one(
         stage = "validate"
         numbers = stated(plugin)
         notes = _check_hook_api(plugin, numbers)
-        hooks = _validate(plugin, manager.checked)
+        hooks = validate(plugin, manager.checked)
         manager.register(plugin, candidate.name)
-        _check_registered(plugin, hooks, manager)
+        check_registered(plugin, hooks, manager)
         stage = "backend"
-        backends = _backends(hooks)
+        backends = backends_of(hooks)
         for spec in backends:
             _claim(f"service '{spec.name}'", candidate, claimed)
     except (KeyboardInterrupt, GeneratorExit):
@@ -272,7 +259,7 @@ def _as_plugin(found: Any) -> Any:
     """
     file = found if isinstance(found, Path) else None
     for folder in getattr(found, "__path__", ()) if inspect.ismodule(found) else ():
-        if (beside := Path(folder) / MANIFEST_NAME).is_file() and not any(_implementations(found)):
+        if (beside := Path(folder) / MANIFEST_NAME).is_file() and not any(implementations(found)):
             file = beside
             break
     if file is None:
@@ -313,7 +300,7 @@ def _asked_for(candidate: _Candidate, error: BaseException) -> str:
 
 def _check_hook_api(plugin: Any, numbers: tuple[int, ...]) -> tuple[str, ...]:
     """Return what the author of a plugin for another contract is told; raise if it cannot run."""
-    marked = _implementations(plugin)
+    marked = implementations(plugin)
     verdict = judge(numbers, {options.get("specname") or name for name, _, options in marked})
     if not verdict.usable:
         raise PluginError(" ".join(verdict.notes))
@@ -327,117 +314,3 @@ def _claim(what: str, candidate: _Candidate, claimed: dict[str, _Candidate]) -> 
             f"{what} is claimed by two distributions, {other.origin} and {candidate.origin}; "
             f"the first is used. Uninstall one of them."
         )
-
-
-def _validate(plugin: Any, checked: set[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the plugin's hook implementations; raise `PluginError` for what cannot work."""
-    if inspect.isclass(plugin):
-        raise PluginError(
-            f"it is the class {plugin.__name__}; register an instance of it or a module, "
-            f"otherwise each hook misses 'self'."
-        )
-    hooks: dict[str, Any] = {}
-    for name, function, options in _implementations(plugin):
-        hook = options.get("specname") or name
-        if hook not in HOOKS:
-            if not options.get("optionalhook"):
-                raise PluginError(f"hook '{hook}' is not one that this kernel knows.")
-            continue
-        key = (hook, getattr(function, "__func__", function))
-        if key not in checked:
-            _check_function(hook, function, options)
-            checked.add(key)
-        hooks[hook] = function
-    if not hooks:
-        raise PluginError(
-            "it implements no hook. Mark its functions with @hookimpl from aiplayground.hookspecs."
-        )
-    return hooks
-
-
-def _implementations(plugin: Any) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    names = vars(plugin) if inspect.ismodule(plugin) else dir(plugin)
-    for name in list(names):
-        if name.startswith("__") or not _is_function(plugin, name):
-            continue
-        function = getattr(plugin, name)
-        # The mark may be above `@staticmethod` or `@classmethod`.
-        static = inspect.getattr_static(plugin, name)
-        options = getattr(function, IMPL_ATTRIBUTE, None) or getattr(static, IMPL_ATTRIBUTE, None)
-        if isinstance(options, dict):
-            yield name, function, options
-
-
-def _is_function(plugin: Any, name: str) -> bool:
-    # getattr_static: looking at a plugin must not run its properties.
-    static = inspect.getattr_static(plugin, name, None)
-    return isinstance(static, staticmethod | classmethod) or callable(static)
-
-
-def _check_registered(plugin: Any, hooks: Iterable[str], manager: pluggy.PluginManager) -> None:
-    """Refuse what pluggy passed over: it would never be called, and nobody would know why."""
-    for hook in hooks:
-        impls = getattr(manager.hook, hook).get_hookimpls()
-        if not any(each.plugin is plugin for each in impls):
-            raise PluginError(f"hook '{hook}' must be a function, not an object that is called.")
-
-
-def _check_function(hook: str, function: Any, options: dict[str, Any]) -> None:
-    if options.get("wrapper") or options.get("hookwrapper"):
-        raise PluginError(f"hook '{hook}' is a wrapper; use the hook 'register_middleware'.")
-    known, own = list(HOOKS[hook].parameters), ""
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise PluginError(
-                f"hook '{hook}' takes '{parameter.name}' by keyword only, or any keyword; hooks "
-                f"get positional arguments."
-            )
-        if parameter.name not in known and parameter.default is parameter.empty:
-            raise PluginError(
-                f"hook '{hook}' takes '{parameter.name}'; "
-                f"it can take {', '.join(known) or 'nothing'}."
-            )
-        if parameter.name not in known:
-            own = parameter.name
-        elif own:
-            raise PluginError(f"hook '{hook}': put '{own}' behind '{parameter.name}'.")
-    _check_kind(hook, function)
-
-
-def _check_kind(hook: str, function: Any) -> None:
-    is_coroutine = inspect.iscoroutinefunction(function)
-    is_generator = inspect.isasyncgenfunction(function)
-    wrapped = hasattr(function, "__wrapped__")  # what it returns is checked at the first call
-    if hook in COROUTINE_HOOKS and not is_coroutine and not (wrapped and not is_generator):
-        raise PluginError(f"hook '{hook}' must be a coroutine function: `async def {hook}(...)`.")
-    if hook in GENERATOR_HOOKS and (is_coroutine or inspect.isgeneratorfunction(function)):
-        raise PluginError(
-            f"hook '{hook}' must be an async generator: `async def {hook}(...)` with `yield`."
-        )
-    if hook not in COROUTINE_HOOKS | GENERATOR_HOOKS and (is_coroutine or is_generator):
-        raise PluginError(f"hook '{hook}' must be a plain function: `def {hook}(...)`.")
-
-
-def wrong_name(service: str) -> str | None:
-    """Say why a service cannot have this name, if that is so."""
-    if re.fullmatch(r"[a-z][a-z0-9-]{0,63}", service) and service != KERNEL:
-        return None
-    return (
-        f"'{service}' cannot be a service's name: use lower-case letters, digits and '-', "
-        f"beginning with a letter, and not '{KERNEL}'."
-    )
-
-
-def _backends(hooks: dict[str, Any]) -> tuple[BackendSpec, ...]:
-    if "backend" not in hooks:
-        return ()
-    returned = hooks["backend"]()
-    specs = (returned,) if isinstance(returned, BackendSpec) else tuple(returned)
-    for spec in specs:
-        if not isinstance(spec, BackendSpec):
-            raise PluginError(f"hook 'backend' returned {type(spec).__name__}, not a BackendSpec.")
-        if (wrong := wrong_name(spec.name)) is not None:
-            raise PluginError(wrong)
-    if len({spec.name for spec in specs}) < len(specs):
-        raise PluginError("hook 'backend' names one service twice.")
-    return specs

@@ -14,7 +14,8 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from ._loader import HOOKS, PluginSet
+from ._hooks import HOOKS
+from ._loader import PluginSet
 from ._steps import BLOCKED_AFTER, TURN, Pace, resumed, steps_of, watched
 from ._threads import in_thread
 from .errors import AIPlaygroundError, PluginError

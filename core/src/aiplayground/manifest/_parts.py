@@ -70,7 +70,7 @@ def _check_api(top: Table) -> None:
 
 
 def _name(top: Table) -> str:
-    from aiplayground._loader import wrong_name
+    from aiplayground._hooks import wrong_name
 
     name = str(top.take("name", str, ""))
     if "name" not in top:
