@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-
-import uvicorn
 
 from aiplayground.errors import InvalidParameters
 from aiplayground.serving.app import App
@@ -28,6 +25,7 @@ from aiplayground.types import (
     Scores,
     Usage,
 )
+from tests.asgi import serving
 
 PARAMETERS = frozenset(
     {
@@ -131,30 +129,14 @@ def _logprobs(request: Sampling, piece: str) -> list[dict[str, object]] | None:
     return [{**entry, "top_logprobs": top}]
 
 
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # The test run keeps its own signal handlers.
-        yield
-
-
 @asynccontextmanager
 async def served(engine: ScriptedEngine) -> AsyncIterator[str]:
     """Serve the engine with a model named `m`; yields the base URL."""
     lines: list[str] = []
     host = Host(engine, lines.append)
     await host.launch(Path("model"), "m")
-    config = uvicorn.Config(App(host, "secret"), log_config=None, lifespan="off", ws="none")
-    server = _Server(config)
-    # With the protocol named, asyncio turns off Nagle's algorithm, which costs 40 ms an answer.
-    with socket.socket(proto=socket.IPPROTO_TCP) as sock:
-        sock.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(server.serve(sockets=[sock]))
-        try:
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await serving
+    async with serving(App(host, "secret")) as url:
+        yield url
 
 
 def says(*texts: str) -> Script:

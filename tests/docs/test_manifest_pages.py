@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from tests.docs.programs import output_of
 
 from aiplayground.kernel import Kernel
 from aiplayground.manifest import InvalidManifest, load_manifest
@@ -66,12 +64,4 @@ async def test_the_settings_of_the_page_make_services(tmp_path: Path) -> None:
 
 def test_the_program_of_the_page_runs(tmp_path: Path) -> None:
     (source,) = blocks(ATTACH, "python")
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", source],
-        env={**os.environ, "AIPG_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("far True http://127.0.0.1:8080\n", "")
+    assert output_of(source, tmp_path) == "far True http://127.0.0.1:8080\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.docs.programs import output_of
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -30,17 +30,7 @@ def test_the_page_has_its_examples() -> None:
 @pytest.mark.engine
 @pytest.mark.parametrize("number", range(len(EMBEDDING)))
 def test_embedding_example_runs(number: int, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", EMBEDDING[number]],
-        env={**os.environ, "AIPG_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
-    assert done.stderr == ""
+    assert output_of(EMBEDDING[number], tmp_path / "home").strip()
 
 
 GATEWAY = snippets("docs/gateway.md")
@@ -66,16 +56,8 @@ def test_the_gateway_s_page_has_its_examples() -> None:
 @pytest.mark.engine
 @pytest.mark.parametrize("number", range(len(GATEWAY)))
 def test_gateway_example_runs(number: int, serving: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", GATEWAY[number].replace("http://127.0.0.1:5000", serving)],
-        env={**os.environ, "AIPG_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    source = GATEWAY[number].replace("http://127.0.0.1:5000", serving)
+    assert output_of(source, tmp_path / "home").strip()
 
 
 CONVERSATIONS = snippets("docs/conversations.md")
@@ -93,16 +75,7 @@ def test_conversations_example_runs(
     """The one with a client is for the kernel that runs, the others have their own."""
     code = CONVERSATIONS[number]
     home = served_home(tmp_path_factory) if "Client()" in code else tmp_path / "home"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
-        env={**os.environ, "AIPG_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert output_of(code, home).strip()
 
 
 def served_home(factory: pytest.TempPathFactory) -> Path:

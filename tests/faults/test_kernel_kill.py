@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tests
 from plugins.llamacpp.tests.tiny_model import write_model
+from tests.faults.marks import MARK, marked
 
 from aiplayground._processes.ledger import end_leftovers
 
@@ -23,25 +24,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 CHILDREN = Path(__file__).parent / "children"
 HOST, ENGINE_HOST = CHILDREN / "host.py", CHILDREN / "engine_host.py"
 ROOT = Path(tests.__file__).parents[1]
-MARK = "AIPG_TEST_MARK"
 LIMIT = 2.0
 """Seconds that the design gives a child to end after its kernel was killed."""
 
 NORMAL = range(10)
 FULL = [pytest.param(seed, marks=pytest.mark.full) for seed in range(10, 50)]
-
-
-def marked(word: str) -> list[int]:
-    """Return the living processes with the word in their environment (a zombie has none)."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            environ = path.read_bytes()
-        except OSError:
-            continue
-        if f"{MARK}={word}".encode() in environ.split(b"\0"):
-            found.append(int(path.parent.name))
-    return found
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from tests.faults.marks import MARK, marked
 
 from aiplayground._processes.identity import start_mark
 from aiplayground._processes.ledger import end_leftovers
@@ -24,7 +25,6 @@ from aiplayground._processes.process import Process
 CHILDREN = Path(__file__).parent / "children"
 WORKER = [sys.executable, str(CHILDREN / "worker.py")]
 FOREIGN = [sys.executable, "-I", "-S", str(CHILDREN / "foreign.py")]
-MARK = "AIPG_TEST_MARK"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -36,19 +36,6 @@ def mark() -> Iterator[str]:
     yield word
     for pid in marked(word):  # only after a failure
         os.kill(pid, signal.SIGKILL)
-
-
-def marked(word: str) -> list[int]:
-    """Return the living processes that carry the mark (a zombie's environment is empty)."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            environ = path.read_bytes()
-        except OSError:
-            continue
-        if f"{MARK}={word}".encode() in environ.split(b"\0"):
-            found.append(int(path.parent.name))
-    return found
 
 
 def gone_within(seconds: float, word: str, but: int = 0, seen: Iterable[int] = ()) -> bool:

@@ -14,12 +14,13 @@ from typing import Any
 
 import psutil
 import pytest
+from plugins.llamacpp.tests import kernels
 from plugins.llamacpp.tests.file_server import Files, serving
+from plugins.llamacpp.tests.kernels import SERVICE, home_with_model
 from plugins.llamacpp.tests.tiny_model import write_model
 from scripts import llama_server
-from tests.fakes import QUICK, ask, question
+from tests.fakes import ask, question
 
-import aiplayground_llamacpp.plugin as llamacpp
 from aiplayground import CompletionRequest, Kernel
 from aiplayground.errors import (
     FailureClass,
@@ -36,26 +37,15 @@ from aiplayground_llamacpp.server.release import Asset, Release, system
 
 pytestmark = pytest.mark.engine
 
-SERVICE = "llamacpp-backend"
-
 
 def options(home: Path, **more: Any) -> dict[str, Any]:
     chosen = {"engine": "llama-server", "llama_server": str(llama_server.ready()), **more}
-    return {
-        "home": home,
-        "plugins": {SERVICE: llamacpp},
-        "discover": False,
-        "settings": {**QUICK, "services": {SERVICE: chosen}},
-        "environ": {},
-    }
+    return kernels.options(home, services={SERVICE: chosen})
 
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    models = tmp_path / "home" / "models"
-    models.mkdir(parents=True)
-    write_model(models / "tiny.gguf")
-    return tmp_path / "home"
+    return home_with_model(tmp_path)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugins.llamacpp.tests.kernels import SERVICE, home_with_model, options
 from plugins.llamacpp.tests.tiny_bert import RANK, Bert
 from plugins.llamacpp.tests.tiny_model import write_model
 from plugins.llamacpp.tests.tiny_parts import picture, shown, write_projector
-from tests.fakes import QUICK, ask, question
+from tests.fakes import ask, question
 
-import aiplayground_llamacpp.plugin as llamacpp
 from aiplayground import BlockingKernel, CompletionRequest, Kernel
 from aiplayground.errors import (
     AIPlaygroundError,
@@ -35,26 +35,10 @@ from aiplayground.types import ChatRequest
 
 pytestmark = pytest.mark.engine
 
-SERVICE = "llamacpp-backend"
-
-
-def options(home: Path, **settings: Any) -> dict[str, Any]:
-    merged = {**QUICK, **settings}
-    return {
-        "home": home,
-        "plugins": {SERVICE: llamacpp},
-        "discover": False,
-        "settings": merged,
-        "environ": {},
-    }
-
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    models = tmp_path / "home" / "models"
-    models.mkdir(parents=True)
-    write_model(models / "tiny.gguf")
-    return tmp_path / "home"
+    return home_with_model(tmp_path)
 
 
 @pytest.fixture

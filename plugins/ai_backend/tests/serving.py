@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
+from tests.asgi import serving
 from tests.fakes import QUICK, Backend, Fake
 
 import aiplayground_ai_backend.plugin as ai_backend
@@ -67,12 +66,6 @@ class Call:
         await self.piece(b"", last=True)
 
 
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def worker(respond: Respond) -> AsyncIterator[str]:
     """Serve what `respond` answers; yields the base URL."""
@@ -82,17 +75,8 @@ async def worker(respond: Respond) -> AsyncIterator[str]:
         await call.read()
         await respond(call)
 
-    config = uvicorn.Config(app, log_config=None, lifespan="off", ws="none", access_log=False)
-    server = _Server(config)
-    with socket.socket(proto=socket.IPPROTO_TCP) as sock:
-        sock.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(server.serve(sockets=[sock]))
-        try:
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            server.force_exit = True
-            await serving
+    async with serving(app, force=True) as url:
+        yield url
 
 
 class Attached(Backend):

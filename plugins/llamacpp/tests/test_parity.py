@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from plugins.llamacpp.tests.workers import ENGINES, Worker, end_worker, start_worker
+from plugins.llamacpp.tests.workers import Worker, pair_of
 
 import aiplayground_guide
 
@@ -79,15 +79,8 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A worker of each engine with the guide model; a single slot keeps their batches alike."""
     arguments = ["--model", str(GUIDE), "--name", "guide", "--settings", '{"slots": 1}']
-    folder = tmp_path_factory.mktemp("parity")
-    workers = [start_worker(arguments, {}, folder / engine, engine) for engine in ENGINES]
-    try:
-        for worker in workers:
-            worker.wait_ready()
+    with pair_of(arguments, tmp_path_factory.mktemp("parity")) as workers:
         yield workers
-    finally:
-        for worker in workers:
-            end_worker(worker)
 
 
 def send(worker: Worker, path: str, fields: dict[str, Any]) -> httpx.Response:

@@ -25,7 +25,7 @@ from plugins.llamacpp.tests.tiny_parts import (
     write_rows_model,
 )
 from plugins.llamacpp.tests.tiny_t5 import write_t5_encoder
-from plugins.llamacpp.tests.workers import ENGINES, Worker, end_worker, start_worker
+from plugins.llamacpp.tests.workers import Worker, pair_of
 
 pytestmark = pytest.mark.engine
 
@@ -85,15 +85,8 @@ def options(folder: Path) -> dict[str, Any]:
 def pair(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Worker]]:
     """A worker of each engine, empty."""
     arguments = ["--settings", json.dumps({"slots": 1, "models": options(folder)})]
-    logs = tmp_path_factory.mktemp("logs")
-    workers = [start_worker(arguments, {}, logs / engine, engine) for engine in ENGINES]
-    try:
-        for worker in workers:
-            worker.wait_ready()
+    with pair_of(arguments, tmp_path_factory.mktemp("logs")) as workers:
         yield workers
-    finally:
-        for worker in workers:
-            end_worker(worker)
 
 
 def load(pair: list[Worker], path: Path, name: str = "tiny") -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,3 +127,16 @@ def end_worker(worker: Worker) -> None:
         os.killpg(worker.process.pid, signal.SIGKILL)
     worker.process.wait(20)
     os.close(worker.lifeline)
+
+
+@contextlib.contextmanager
+def pair_of(arguments: Sequence[str], folder: Path) -> Iterator[list[Worker]]:
+    """Start a worker of each engine, with its log in a folder."""
+    workers = [start_worker(arguments, {}, folder / engine, engine) for engine in ENGINES]
+    try:
+        for worker in workers:
+            worker.wait_ready()
+        yield workers
+    finally:
+        for worker in workers:
+            end_worker(worker)
