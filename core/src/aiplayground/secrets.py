@@ -16,19 +16,14 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from ._keyring import Found, Keyring, Unusable
 from ._logs._redact import hiding
 from .errors import InvalidParameters, ServiceNotAvailable
 from .paths import APP_NAME, Paths, file_error, make_folder
-
-if TYPE_CHECKING:
-    from keyring.backend import KeyringBackend
-
-T = TypeVar("T")
 
 HF_TOKEN = "hf-token"
 """The name of the token for Hugging Face."""
@@ -42,20 +37,7 @@ VARIABLES: Mapping[str, str] = {HF_TOKEN: "HF_TOKEN"}
 DEADLINE = 3.0
 """Seconds that the keyring may take: a locked one waits for a person, who may not be there."""
 
-RECOMMENDED = 1
-"""The least priority of a keyring worth using: below are `fail`, `null`, and plain files."""
-
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
-
-
-class Found(NamedTuple):
-    """A secret, and in words where it is kept."""
-
-    value: str
-    place: str
-
-    def __repr__(self) -> str:
-        return f"<secret in {self.place}>"
 
 
 class Secrets:
@@ -74,7 +56,7 @@ class Secrets:
     ) -> None:
         self._folder = paths.state / "secrets"
         self._environ = environ
-        self._keyring = _Keyring(_entry(paths), deadline)
+        self._keyring = Keyring(_entry(paths), deadline)
         self._known: frozenset[str] = frozenset()
         self._hide = hiding(())
 
@@ -111,7 +93,7 @@ class Secrets:
         file, note = self._file(name), self._note(name)
         try:
             self._keyring.set(name, value)
-        except _Unusable as unusable:
+        except Unusable as unusable:
             write_private(file, value)
             if unusable.late:  # it may still take it: so it must be asked when this is cleared
                 write_private(note, "")
@@ -130,7 +112,7 @@ class Secrets:
         if note.exists():
             try:
                 self._keyring.delete(name)
-            except _Unusable as unusable:
+            except Unusable as unusable:
                 raise self._unreachable(name) from unusable
             _remove(note)
 
@@ -178,7 +160,7 @@ class Secrets:
             return None
         try:
             return self._keyring.get(name)
-        except _Unusable:
+        except Unusable:
             return None  # `problem` says why
 
     def _unreachable(self, name: str) -> ServiceNotAvailable:
@@ -196,78 +178,6 @@ class Secrets:
 
     def _note(self, name: str) -> Path:
         return self._file(name).with_suffix(".keyring")
-
-
-class _Unusable(Exception):
-    """The keyring cannot be used; `late`: it was asked, and may still do what it was asked."""
-
-    def __init__(self, reason: str, *, late: bool = False) -> None:
-        super().__init__(reason)
-        self.late = late
-
-
-class _Keyring:
-    """The user's keyring, asked in a thread of its own.
-
-    One that does not answer is left alone until it has: it neither gets a second question nor
-    makes anybody wait again.
-    """
-
-    def __init__(self, entry: str, deadline: float) -> None:
-        self._entry = entry
-        self._deadline = deadline
-        self._asking: threading.Thread | None = None
-        self.problem: str | None = None
-
-    def get(self, name: str) -> Found | None:
-        def ask(backend: KeyringBackend) -> Found | None:
-            value = backend.get_password(self._entry, name)
-            return Found(value, f"the keyring ({backend.name})") if value else None
-
-        return self._ask(ask)
-
-    def set(self, name: str, value: str) -> None:
-        self._ask(lambda backend: backend.set_password(self._entry, name, value))
-
-    def delete(self, name: str) -> None:
-        def delete(backend: KeyringBackend) -> None:
-            if backend.get_password(self._entry, name) is not None:
-                backend.delete_password(self._entry, name)
-
-        self._ask(delete)
-
-    def _ask(self, question: Callable[[KeyringBackend], T]) -> T:
-        try:
-            answer = self._in_time(question)
-        except _Unusable as unusable:
-            self.problem = str(unusable)
-            raise
-        self.problem = None
-        return answer
-
-    def _in_time(self, question: Callable[[KeyringBackend], T]) -> T:
-        if self._asking is not None and self._asking.is_alive():
-            raise _Unusable("it still has not answered an earlier question")
-        answers: list[T] = []
-        failures: list[_Unusable] = []
-
-        def ask() -> None:
-            try:
-                answers.append(question(_usable_backend()))
-            except _Unusable as unusable:
-                failures.append(unusable)
-            except Exception as error:  # noqa: BLE001  # backends raise errors of their libraries
-                # Its class alone: what a backend writes into an error is not ours to know.
-                failures.append(_Unusable(f"it failed with {type(error).__name__}"))
-
-        self._asking = threading.Thread(target=ask, name="keyring", daemon=True)
-        self._asking.start()
-        self._asking.join(self._deadline)
-        if answers:
-            return answers[0]
-        if failures:
-            raise failures[0]
-        raise _Unusable(f"it did not answer within {self._deadline:g} s", late=True)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -291,15 +201,6 @@ def write_private(path: Path, text: str) -> None:
             raise
     except OSError as error:
         raise file_error("write", path, error) from error
-
-
-def _usable_backend() -> KeyringBackend:
-    import keyring
-
-    backend = keyring.get_keyring()
-    if backend.priority < RECOMMENDED:
-        raise _Unusable("there is none on this system")
-    return backend
 
 
 def _entry(paths: Paths) -> str:
