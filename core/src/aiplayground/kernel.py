@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
-from ._catalogue import Catalogue
 from ._contributions import Contributions
 from ._endpoint import attached_keys, endpoints
 from ._files import Opener
@@ -176,8 +175,7 @@ class Kernel:
         self._open_library()
         self._host = self._make_host(ledger)
         self._services.add(self._router.specs, self._host)
-        self._catalogue = Catalogue(self._host, self._services)
-        self._inference = Inference(self._host, self._services, self._catalogue)
+        self._inference = Inference(self._host, self._services)
         self._log_plugins()
         await self._services.open()
         # What still runs when the interpreter exits with the kernel open is ended.
@@ -312,7 +310,7 @@ class Kernel:
         """
         self._refuse_when_closing()
         asked = self._find(service)
-        found, info = await self._catalogue.resolve_for(asked, model)
+        found, info = await self._inference.resolve_for(asked, model)
         if found is not asked:
             await asked.start()
         async with self._inference.using(found, info.name):
@@ -339,7 +337,7 @@ class Kernel:
 
     async def models(self) -> list[ModelInfo]:
         """List every model that a backend which is set up can serve now."""
-        return await self._catalogue.models()
+        return await self._inference.models()
 
     async def model_problems(self) -> tuple[ModelProblem, ...]:
         """List the files in the model folders that cannot be used, each with why."""
@@ -347,7 +345,7 @@ class Kernel:
 
     async def default_model(self) -> str:
         """Return the model that is meant when none is named; raises `ModelNotFound`."""
-        return await self._catalogue.default_model()
+        return await self._inference.default_model()
 
     async def find_model(self, name: str) -> ModelInfo:
         """Return the model that a name means: `model`, or `backend/model`; raises `ModelNotFound`.
@@ -355,7 +353,7 @@ class Kernel:
         Raises `InvalidParameters` where two backends have one of that name.
         """
         self._refuse_when_closing()
-        return (await self._catalogue.resolve(name))[1]
+        return (await self._inference.resolve(name))[1]
 
     def passes_through(self, service: str, hook: str) -> bool:
         """Say whether requests for `hook` may go to the service's worker directly: see `lease`.
@@ -380,13 +378,11 @@ class Kernel:
         backends have one of that name.
         """
         self._refuse_when_closing()
-        name = self._find(backend).name if backend else None
-        service, info = await self._catalogue.resolve(model, name)
-        return await self._host.admission.plan(service.name, info.name)
+        return await self._inference.plan(model, self._find(backend).name if backend else None)
 
     async def model_size(self, service: str, model: str) -> int | None:
         """Return the bytes of a model's files, if its backend says them."""
-        return await self._catalogue.size_of(service, model)
+        return await self._inference.size_of(service, model)
 
     async def unload(self, service: str, model: str) -> None:
         """Free a model's memory; refused while it is in use."""
