@@ -10,13 +10,14 @@ from typing import Any
 import pluggy
 
 from . import hookspecs
-from ._logs import KERNEL
 from .errors import PluginError
 from .hookspecs import PROJECT
 from .specs import BackendSpec
 
 IMPL_ATTRIBUTE = f"{PROJECT}_impl"
 SPEC_ATTRIBUTE = f"{PROJECT}_spec"
+RESERVED = "kernel"
+"""The name of the kernel's own log."""
 
 GENERATOR_HOOKS = frozenset({"setup", "chat", "generate"})
 
@@ -123,11 +124,11 @@ def _check_kind(hook: str, function: Any) -> None:
 
 def wrong_name(service: str) -> str | None:
     """Say why a service cannot have this name, if that is so."""
-    if re.fullmatch(r"[a-z][a-z0-9-]{0,63}", service) and service != KERNEL:
+    if re.fullmatch(r"[a-z][a-z0-9-]{0,63}", service) and service != RESERVED:
         return None
     return (
         f"'{service}' cannot be a service's name: use lower-case letters, digits and '-', "
-        f"beginning with a letter, and not '{KERNEL}'."
+        f"beginning with a letter, and not '{RESERVED}'."
     )
 
 
