@@ -30,17 +30,21 @@ KIT = find_spec("aiplayground.testing") is not None
 """Whether this kernel has the conformance kit: packages are then held to it."""
 
 
+def build_wheel(project: Path, folder: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
+        cwd=project,
+        check=True,
+        capture_output=True,
+        timeout=100,
+    )
+
+
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("wheels")
     for project in PROJECTS.values():
-        subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-            cwd=project,
-            check=True,
-            capture_output=True,
-            timeout=100,
-        )
+        build_wheel(project, folder)
     return {wheel.name.split("-")[0]: wheel for wheel in folder.glob("*.whl")}
 
 
@@ -56,16 +60,27 @@ def dependencies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def pip(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A pip that installs into other environments: bringing one into each takes seconds."""
+    if HERE_HAS_PIP:
+        return [sys.executable, "-m", "pip"]
+    folder = tmp_path_factory.mktemp("pip")
+    venv.create(folder, with_pip=True)
+    return [str(folder / "bin" / "python"), "-m", "pip"]
+
+
 class CleanEnvironment:
     """A new virtual environment: wheels are installed with pip, without an index.
 
     What our distributions depend on is seen through a link, as if it had been installed before.
     """
 
-    def __init__(self, folder: Path, dependencies: Path) -> None:
+    def __init__(self, folder: Path, dependencies: Path, pip: list[str]) -> None:
         self.home = folder / "home"
         self._folder = folder / "environment"
-        venv.create(self._folder, with_pip=not HERE_HAS_PIP)
+        self._pip = [*pip, "--python", str(self.python)]
+        venv.create(self._folder)
         (self.site / "dependencies.pth").write_text(f"{dependencies}\n")
 
     @property
@@ -79,10 +94,8 @@ class CleanEnvironment:
 
     def install(self, *wheels: Path) -> None:
         """Install wheels; what they require must be there."""
-        pip = [sys.executable, "-m", "pip", "--python", str(self.python)]
-        pip = pip if HERE_HAS_PIP else [str(self.python), "-m", "pip"]
         options = ["--no-index", "--disable-pip-version-check", "--quiet"]
-        self._checked([*pip, "install", *options, *map(str, wheels)])
+        self._checked([*self._pip, "install", *options, *map(str, wheels)])
 
     def aipg(self, *arguments: str) -> str:
         """Run the installed command and return what it printed."""
@@ -113,9 +126,11 @@ class CleanEnvironment:
 
 
 @pytest.fixture
-def clean(tmp_path: Path, dependencies: Path, wheels: dict[str, Path]) -> CleanEnvironment:
+def clean(
+    tmp_path: Path, dependencies: Path, wheels: dict[str, Path], pip: list[str]
+) -> CleanEnvironment:
     """An environment with the kernel alone."""
-    environment = CleanEnvironment(tmp_path, dependencies)
+    environment = CleanEnvironment(tmp_path, dependencies, pip)
     environment.install(wheels["aiplayground"])
     return environment
 
@@ -126,13 +141,7 @@ def build(tmp_path: Path) -> Callable[[Path], Path]:
 
     def build(project: Path) -> Path:
         dist = tmp_path / "dist"
-        subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(dist)],
-            cwd=project,
-            check=True,
-            capture_output=True,
-            timeout=100,
-        )
+        build_wheel(project, dist)
         (wheel,) = dist.glob("*.whl")
         return wheel
 
