@@ -16,7 +16,8 @@ import psutil
 import pytest
 from tests.endpoints import answers, attach, free_port
 from tests.fakes import PATIENCE, ask, collect, eventually, kernel, nothing_leaks, question
-from tests.faults.test_kernel_kill import CHILDREN, LIMIT, marked, program
+from tests.faults.marks import marked
+from tests.faults.test_kernel_kill import CHILDREN, LIMIT, program
 from tests.programs import GUIDE, llama_server
 
 from aiplayground.errors import FailureClass, ServiceFailed
