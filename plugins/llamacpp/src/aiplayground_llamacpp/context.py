@@ -1,8 +1,9 @@
 """The memory in which the engine computes: every native call on a context, with its checks.
 
-One context holds many sequences ("slots"), whose keys and values share its cells. Much of what a
-caller can get wrong ends the process (a batch too large, a sequence that is none, logits of a row
-without any): nothing here passes such a value on. Called from the engine's thread alone.
+One context holds many sequences ("slots"), whose keys and values share its cells, or have a part of
+them each. Much of what a caller can get wrong ends the process (a batch too large, a sequence that
+is none, logits of a row without any): nothing here passes such a value on. Called from the
+engine's thread alone.
 """
 
 from __future__ import annotations
@@ -78,6 +79,7 @@ class Context:
         self.most_at_once = int(parameters.n_ubatch)
         # The state of a recurrent model has no beginning that could be taken over.
         self.sharing = not model.recurrent
+        self.unified = settings.kv_unified
         self._window = int(lib.llama_model_n_swa(model.pointer))
         # Where one thread does it all, its CPU time tells how long a batch takes whoever else is
         # busy; that of Windows is too coarse.
@@ -177,7 +179,12 @@ class Context:
         self._check_sequence(target)
         if not self.sharing:
             raise ValueError("this memory cannot share a beginning")
-        self._lib.llama_memory_seq_cp(self._memory, source, target, 0, count)
+        if self.unified:
+            self._lib.llama_memory_seq_cp(self._memory, source, target, 0, count)
+        else:  # between parts llama.cpp copies whole ones alone, and ends the process otherwise
+            data = self.save(source, self.state_size(source))
+            if data is None or not self.restore(target, data):
+                return 0
         return self.trim(target, count)
 
     def state_size(self, sequence: int) -> int:
@@ -300,7 +307,7 @@ def _parameters(model: Model, settings: Settings, cells: int) -> Any:
     parameters.n_batch = max(min(settings.batch_size, max(cells, 32)), settings.slots)
     parameters.n_ubatch = min(parameters.n_batch, MAX_UBATCH)
     parameters.n_seq_max = settings.slots
-    parameters.kv_unified = True
+    parameters.kv_unified = settings.kv_unified
     parameters.n_outputs_max = settings.slots  # logits are asked for one token a slot
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.flash_attn_type = _FLASH[settings.flash_attention]
