@@ -85,13 +85,15 @@ class Context:
         # busy; that of Windows is too coarse.
         alone = parameters.n_threads == 1 and not lib.llama_supports_gpu_offload()
         self.clock = thread_time if alone and sys.platform != "win32" else perf_counter
-        self._batch = Batch(lib, self.batch_size)
+        self._batch = Batch(lib, self.batch_size, self.slots)
         self._decode = lib.llama_decode
         self._sample = holding_the_lock(lib, lib.llama_sampler_sample)
         self._logits = holding_the_lock(lib, lib.llama_get_logits_ith, ctypes.c_void_p)
-        # What is made of the logits, by their address: for those who read them as arrays.
-        self.views: dict[int, Any] = {}
-        self._outputs: Sequence[int] = ()
+        # For those who read the logits as arrays: these, by address and rows; and of each place
+        # the likeliest token, once somebody has looked for it.
+        self.views: dict[tuple[int, int], Any] = {}
+        self.winners: dict[int, int] | None = None
+        self.outputs: Sequence[int] = ()
 
     @property
     def reach(self) -> int:
@@ -109,11 +111,10 @@ class Context:
         places are those for `sample` and `logits`, in the order of the rows
         that are wanted, and good until the next call.
         """
-        self._check(rows)
-        self._flag[0] = b"\0"
         batch, places = self._batch.fill(rows)
+        self._flag[0] = b"\0"
         status: int = self._decode(self._context, batch)
-        self._outputs = places if status == OK else ()
+        self.outputs, self.winners = places if status == OK else (), None
         return status, places
 
     def decode_embeddings(
@@ -128,7 +129,7 @@ class Context:
         if not 0 < count <= (self.batch_size if causal else self.most_at_once):
             raise ValueError(f"a batch of {count} embeddings")
         self._flag[0] = b"\0"
-        self._outputs = ()
+        self.outputs = ()
         lib, own = self._lib, ctypes.c_int32 * count
         pointer = ctypes.POINTER(ctypes.c_int32)
         sequences = (pointer * count)(*[ctypes.pointer(ctypes.c_int32(sequence))] * count)
@@ -151,14 +152,14 @@ class Context:
 
     def sample(self, chain: Any, place: int) -> int:
         """Choose a token with a native chain, which takes note of it."""
-        if place not in self._outputs:
+        if place not in self.outputs:
             raise ValueError(f"there are no logits at {place}")
         token: int = self._sample(chain, self._context, place)
         return token
 
     def logits(self, place: int) -> int:
         """Return the address of the logits at a place: as many floats as the vocabulary has."""
-        if place not in self._outputs:
+        if place not in self.outputs:
             raise ValueError(f"there are no logits at {place}")
         address: int = self._logits(self._context, place)
         return address
@@ -229,24 +230,16 @@ class Context:
         first = int(self._lib.llama_memory_seq_pos_min(self._memory, sequence))
         return 0 <= first <= max(0, count - self._window + 1)
 
-    def _check(self, rows: Sequence[Row]) -> None:
-        total = outputs = 0
-        for sequence, _, tokens, wanted in rows:
-            self._check_sequence(sequence)
-            total += len(tokens)
-            outputs += wanted
-        if not 0 < total <= self.batch_size or outputs > self.slots:
-            raise ValueError(f"a batch of {total} tokens in {len(rows)} rows")
-
     def _check_sequence(self, sequence: int) -> None:
         if not 0 <= sequence < self.slots:  # ends the process
             raise ValueError(f"there is no sequence {sequence}")
 
 
 class Batch:
-    """A `llama_batch` over arrays of our own."""
+    """A `llama_batch` over arrays of our own, for tokens of `slots` sequences."""
 
-    def __init__(self, lib: Any, size: int) -> None:
+    def __init__(self, lib: Any, size: int, slots: int) -> None:
+        self._size, self._slots = size, slots
         self._tokens = (ctypes.c_int32 * size)()
         self._positions = (ctypes.c_int32 * size)()
         self._counts = (ctypes.c_int32 * size)(*[1] * size)
@@ -265,12 +258,15 @@ class Batch:
     def fill(self, rows: Sequence[Row], *, every: bool = False) -> tuple[Any, list[int]]:
         """Return the batch of these rows, and where in it the wanted logits will be.
 
-        `every`: mark all tokens, as pooling wants them.
+        `every`: mark all tokens, as pooling wants them. Raises `ValueError` for what would end the
+        process.
         """
         place, wanted = 0, []
         for sequence, start, tokens, want in rows:
             count = len(tokens)
             end = place + count
+            if end > self._size or not 0 <= sequence < self._slots or count == 0:
+                raise ValueError(f"a batch of {end} tokens, with {count} of sequence {sequence}")
             if count == 1:  # by slices it would take three times as long
                 self._tokens[place] = tokens[0]
                 self._positions[place] = start
@@ -284,6 +280,8 @@ class Batch:
             if want:
                 wanted.append(end - 1)
             place = end
+        if place == 0 or len(wanted) > self._slots:
+            raise ValueError(f"a batch of {place} tokens with {len(wanted)} outputs")
         self._batch.n_tokens = place
         return self._batch, wanted
 
