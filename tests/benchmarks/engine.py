@@ -54,8 +54,8 @@ def rows(pairs: int = PAIRS) -> Iterator[Row]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = write_model(folder / "bench.gguf")
-        apart = {"slots": SLOTS, "context_size": CONTEXT, "kv_unified": False}
-        child = stack.enter_context(serving(ours(model, **apart), "/health"))
+        apart = ours(model, slots=SLOTS, context_size=CONTEXT, kv_unified=False)
+        child = stack.enter_context(serving(apart, "/health"))
         steps = _wait_for_steps(child)
         yield _steps_row(steps)
         yield from _against_llama_server(child, model, pairs, steps)

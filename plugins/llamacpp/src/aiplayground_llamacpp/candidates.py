@@ -91,7 +91,8 @@ class Candidates:
 
 def logits_of(context: Context, place: int) -> NDArray[np.float32]:
     """Return the logits at a place of the last batch as an array, without copying them."""
-    return _view(context, place, 1)[0]
+    row: NDArray[np.float32] = _view(context, place, 1)[0]
+    return row
 
 
 def rows_of(context: Context) -> NDArray[np.float32]:
