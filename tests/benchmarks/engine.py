@@ -1,7 +1,9 @@
 """The engine at 1 to 16 streams, against llama.cpp's own server and llama-cpp-python's.
 
-All get one thread, eight slots and a model of 134 M parameters in Q8_0 with random weights. Run by
-itself, `python -m tests.benchmarks.engine --pairs 2` is a short form.
+All get one thread, eight slots of 1,024 tokens and a model of 134 M parameters in Q8_0 with random
+weights. The slots have memory of their own, as those of `llama-server -np 8` have; with memory that
+they share ours is measured against a llama-server that shares it, too. Run by itself,
+`python -m tests.benchmarks.engine --pairs 2` is a short form.
 """
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ from .measure import Row, figure, table
 
 PAIRS = 9
 SLOTS = 8
+CONTEXT = 1024
+"""Tokens of a slot."""
+
+MANY = (8, 16)
+"""Streams at which slots with shared memory are measured."""
 DIP_STREAMS, DIP_SHARE = (2, 4), 1.2
 """Where small batches take longer than their tokens one by one, ours must be so much faster."""
 
@@ -47,12 +54,15 @@ def rows(pairs: int = PAIRS) -> Iterator[Row]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = write_model(folder / "bench.gguf")
-        child = stack.enter_context(serving(ours(model, slots=SLOTS), "/health"))
+        apart = ours(model, slots=SLOTS, context_size=CONTEXT, kv_unified=False)
+        child = stack.enter_context(serving(apart, "/health"))
         steps = _wait_for_steps(child)
         yield _steps_row(steps)
         yield from _against_llama_server(child, model, pairs, steps)
         yield from _against_python_server(child, model, pairs)
         yield from engine_features.rows(child.port, pairs)
+        child.process.kill()
+        yield from _sharing(model, pairs)
         stack.close()  # nothing else may be busy while CPU time is counted
         with tempfile.TemporaryDirectory() as again:
             yield from engine_work.rows(write_model(Path(again) / "bench.gguf"))
@@ -98,6 +108,20 @@ def _against_llama_server(
         for streams in STREAMS:
             for cold in (True, False):
                 yield from contest.rates(streams, cold=cold, bar=_bar(streams, steps))
+
+
+def _sharing(model: Path, pairs: int) -> Iterator[Row]:
+    """Compare slots that share their memory."""
+    program = find_llama_server()
+    if program is None:
+        return
+    command = [*llama_server(program, model, SLOTS), "--kv-unified"]
+    with serving(ours(model, slots=SLOTS), "/health") as child, serving(command, "/health") as peer:
+        _wait_for_steps(child)
+        contest = Contest("llama-server --kv-unified", child.port, peer.port, pairs)
+        for streams in MANY:
+            for cold in (True, False):
+                yield from contest.rates(streams, cold=cold, bar=SHARE, first=False)
 
 
 def _against_python_server(child: Child, model: Path, pairs: int) -> Iterator[Row]:

@@ -50,17 +50,23 @@ def body_of(prompt: str, tokens: int, **fields: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_all(port: int, bodies: Sequence[Mapping[str, Any]], tokens: int) -> Run:
-    """Send all requests at once; each is to give so many tokens."""
+def run_all(port: int, rounds: Iterable[Sequence[Mapping[str, Any]]], tokens: int) -> Run:
+    """Send the requests of a round at once, and one round after the other.
+
+    Each is to give so many tokens.
+    """
 
     async def work() -> Run:
+        answers: list[Timed] = []
         began = time.perf_counter()
-        answers = await asyncio.gather(*(send(port, body) for body in bodies))
+        for bodies in rounds:
+            answers += await asyncio.gather(*(send(port, body) for body in bodies))
         took = time.perf_counter() - began
         short = [each for each in answers if each.reason != b"length"]
         if short:
             raise RuntimeError(f"an answer ended early: {short[0].content[-500:]!r}")
-        return Run(len(bodies) * tokens / took, statistics.median(each.first for each in answers))
+        first = statistics.median(each.first for each in answers)
+        return Run(len(answers) * tokens / took, first)
 
     return asyncio.run(work())
 

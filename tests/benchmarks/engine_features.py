@@ -58,7 +58,7 @@ def _constrained(port: int, pairs: int, name: str, fields: dict[str, Any]) -> Ro
         prompts = [f"{number}.{stream}: say something" for stream in range(STREAMS)]
         plain = [body_of(prompt, TOKENS) for prompt in prompts]
         bound = [body_of(prompt, TOKENS, **fields) for prompt in prompts]
-        peer, ours, again = (run_all(port, bodies, TOKENS) for bodies in (plain, bound, plain))
+        peer, ours, again = (run_all(port, [bodies], TOKENS) for bodies in (plain, bound, plain))
         if number >= 0:
             found.add(ours.rate, peer.rate, again.rate)
     rates = f"medians {statistics.median(found.ours):.0f} and "

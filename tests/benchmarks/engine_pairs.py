@@ -1,17 +1,25 @@
-"""Two servers against each other: alternated pairs, and each time the peer against itself."""
+"""Two servers against each other, by turns: each run of either follows one of the other.
+
+So neither finds the processor's caches as it left them. The control is the peer against itself: its
+run before ours, and its run after it.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .engine_client import Run, body_of, run_all
+from .engine_client import body_of, run_all
 from .measure import Row
 
 TOKENS = 48
 STREAMS = (1, 2, 4, 8, 16)
+ANSWERS = 8
+"""Least answers in a run: with few streams, one round of them follows the other. Short runs would
+show what else the machine does."""
+
 SHARE = 0.97
 """Least of the peer's tokens per second."""
 
@@ -21,7 +29,7 @@ FIRST, FIRST_SECONDS = 1.15, 0.015
 
 @dataclass(slots=True)
 class Pairs:
-    """What the pairs of one measure gave: ours and the peer's by turns, the peer's a second time.
+    """What the pairs of one measure gave: ours, and the peer's before it and after it.
 
     Values are those that grow with what is worse or better, as the measure has it.
     """
@@ -30,11 +38,11 @@ class Pairs:
     peer: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
 
-    def add(self, ours: float, peer: float, again: float) -> None:
+    def add(self, ours: float, before: float, after: float) -> None:
         """Take in one pair, and its control."""
         self.ours.append(ours)
-        self.peer.append(peer)
-        self.again.append(again)
+        self.peer.append(before)
+        self.again.append(after)
 
     def row(self, what: str, bar: float, *, at_least: bool, note: str = "") -> Row:
         """Return the line: medians of the ratios, and the middle half of the controls."""
@@ -64,19 +72,21 @@ class Contest:
     ours: int
     peer: int
     pairs: int
-    prompts: int = 0
+    sets: int = 0
 
     def rates(self, streams: int, *, cold: bool, bar: float, first: bool = True) -> Iterator[Row]:
         """Compare tokens per second, and the time to the first token."""
         rates, firsts = Pairs(), Pairs()
-        known = self._new(streams)
         kind = "unseen" if cold else "repeated"
+        known = self._new(streams)
+        before = run_all(self.peer, known, TOKENS)
         for number in range(-1, self.pairs):
-            bodies = self._new(streams) if cold else known
-            ours, peer, again = self._three(bodies, lambda: self._new(streams) if cold else known)
+            rounds = self._new(streams) if cold else known
+            ours, after = (run_all(port, rounds, TOKENS) for port in (self.ours, self.peer))
             if number >= 0:  # the first warms up, and lets them see what is repeated
-                rates.add(ours.rate, peer.rate, again.rate)
-                firsts.add(ours.first, peer.first, again.first)
+                rates.add(ours.rate, before.rate, after.rate)
+                firsts.add(ours.first, before.first, after.first)
+            before = after
         what = f"{self.name}, {streams} streams, {kind} prompts"
         speeds = f"medians {_median(rates.ours):.0f} and {_median(rates.peer):.0f} tokens/s"
         yield rates.row(f"{what}: tokens per second", bar, at_least=True, note=speeds)
@@ -86,21 +96,20 @@ class Contest:
             most = max(FIRST, 1 + FIRST_SECONDS / theirs)
             yield firsts.row(f"{what}: first token", round(most, 2), at_least=False, note=times)
 
-    def _three(
-        self, bodies: list[dict[str, Any]], fresh: Callable[[], list[dict[str, Any]]]
-    ) -> tuple[Run, Run, Run]:
-        # Ours lies between the peer's two, so that what changes slowly changes nothing.
-        peer = run_all(self.peer, bodies, TOKENS)
-        ours = run_all(self.ours, bodies, TOKENS)
-        again = run_all(self.peer, fresh(), TOKENS)
-        return ours, peer, again
+    def _new(self, streams: int) -> list[list[dict[str, Any]]]:
+        """Return rounds of requests with prompts of 40 to 100 tokens that nobody has seen before.
 
-    def _new(self, streams: int) -> list[dict[str, Any]]:
-        """Return requests with prompts of 40 to 100 tokens that nobody has seen before."""
-        self.prompts += streams
+        All sets have the same lengths.
+        """
+        self.sets += 1
+        rounds = range(max(1, ANSWERS // streams))
         return [
-            body_of(f"{number}: how does that work? " + "And that? " * (number % 7), TOKENS)
-            for number in range(self.prompts - streams, self.prompts)
+            [
+                body_of(f"{self.sets}.{turn}.{place}: how does that work? " + again, TOKENS)
+                for place in range(streams)
+                for again in ["And that? " * ((turn * streams + place) % 7)]
+            ]
+            for turn in rounds
         ]
 
 

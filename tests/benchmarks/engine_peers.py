@@ -25,10 +25,10 @@ def find_llama_server() -> Path | None:
 
 
 def llama_server(program: Path, model: Path, slots: int) -> list[str]:
-    """Return the command line of llama.cpp's server: one thread, as many slots as ours."""
+    """Return the command line of llama.cpp's server: one thread, slots of 1,024 tokens."""
     return [
         str(program), "--model", str(model), "--host", "127.0.0.1", "--port", "{port}",
-        "-np", str(slots), "-c", "8192", "-t", "1", "-tb", "1", "--no-webui",
+        "-np", str(slots), "-c", str(slots * 1024), "-t", "1", "-tb", "1", "--no-webui",
     ]  # fmt: skip
 
 

@@ -2,10 +2,10 @@
 
 The worker runs as always, but for a clock around each call of llama.cpp in the engine's thread (and
 of numpy for the likeliest token, which llama.cpp would look for otherwise) and each write to a
-socket in the loop's. What is left of both threads' CPU time, less what the clocks
-cost, is Python's, waking each other included. Other programs change times of CPU less than those
-on the wall. Saving and restoring the state of conversations, and writing to sockets, are told
-apart.
+socket in the loop's. What is left of a thread's CPU time, less what the clocks cost, is Python's,
+waking each other included. A step waits for the engine's thread alone: the loop's works beside it,
+while llama.cpp computes. Other programs change times of CPU less than those on the wall. Saving and
+restoring the state of conversations, and writing to sockets, are told apart.
 """
 
 from __future__ import annotations
@@ -48,12 +48,11 @@ class Clocks(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """Microseconds for each step: Python's in all, of that by thread, and two apart from it.
+    """Microseconds for each step: Python's by thread, and two apart from it.
 
     `request`: what each request costs besides, from its first byte to the end of its answer.
     """
 
-    whole: float
     engine: float
     loop: float
     request: float
@@ -62,10 +61,9 @@ class Shares(NamedTuple):
 
 
 NAMES = (
-    f"Python's own work in a step, {STREAMS} streams",
-    "of this: the engine's thread",
-    "of this: HTTP and events",
-    "besides, for each request",
+    f"Python's own work in a step, {STREAMS} streams: the engine's thread",
+    "beside it: HTTP and events",
+    "for each request",
     "apart: saving and restoring state",
     "apart: writing to sockets",
 )
@@ -100,7 +98,7 @@ def _shares(short: Clocks, long: Clocks) -> Shares:
     spent = short.engine - short.native + short.loop - short.sent
     request = (spent - (engine + loop) * short.steps) / (STREAMS * REQUESTS)
     state, sent = long.state / long.steps, long.sent / long.steps
-    return Shares(engine + loop, engine, loop, request, state, sent)
+    return Shares(engine, loop, request, state, sent)
 
 
 def _mixed(source: random.Random, length: int) -> list[list[dict[str, Any]]]:

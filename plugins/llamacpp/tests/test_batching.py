@@ -74,7 +74,15 @@ def gap_where_they_part(
     return next((a[1] for a, b in zip(one, other, strict=True) if a[0] != b[0]), None)
 
 
-def test_answers_are_those_that_each_request_gets_alone(worker: Worker) -> None:
+@pytest.fixture(scope="module", params=[True, False], ids=["shared", "apart"])
+def either(launch: Launch, model_path: Path, request: pytest.FixtureRequest) -> Worker:
+    """A worker whose slots share their memory, and one whose slots do not."""
+    settings = json.dumps({"kv_unified": request.param})
+    return launch("--model", str(model_path), "--name", "tiny", "--settings", settings)
+
+
+def test_answers_are_those_that_each_request_gets_alone(either: Worker) -> None:
+    worker = either
     prompts = [f"{number} " + "so " * (number % 9) for number in range(40)]
     limits = [random.Random(number).randint(1, 60) for number in range(40)]
 
@@ -167,8 +175,11 @@ def test_a_prompt_that_was_read_is_not_read_again(launch: Launch, model_path: Pa
     assert metric(worker, "cached_tokens") == 2 * len(prompt) - 1
 
 
-def test_what_many_prompts_have_in_common_is_read_once(launch: Launch, model_path: Path) -> None:
-    settings = json.dumps({"slots": 16})
+@pytest.mark.parametrize("unified", [True, False])
+def test_what_many_prompts_have_in_common_is_read_once(
+    launch: Launch, model_path: Path, unified: bool
+) -> None:
+    settings = json.dumps({"slots": 16, "kv_unified": unified})
     worker = launch("--model", str(model_path), "--name", "tiny", "--settings", settings)
     common = "system prompt " * 20
 
@@ -208,7 +219,9 @@ def test_the_prompt_cache_can_be_turned_off(launch: Launch, model_path: Path) ->
     assert metric(worker, "prompt_cache_bytes") == 0
 
 
-def test_each_answer_may_use_the_whole_context(worker: Worker) -> None:
+def test_each_answer_may_use_the_whole_context(either: Worker) -> None:
+    worker = either
+
     def ask(letter: str) -> tuple[str, int]:
         prompt = letter * (CONTEXT - 60)
         answer = complete(worker, prompt, max_tokens=10**6, ignore_eos=True)
@@ -327,6 +340,17 @@ def test_much_that_is_idle_moves_to_main_memory_and_is_found_there(
     assert kept >= 4  # although there was a free slot for each
     assert [text(complete(worker, prompt)) for prompt in prompts] == fresh
     assert metric(worker, "prompt_tokens") < sum(map(len, prompts)) + 7 * 2
+
+
+def test_what_is_idle_stays_where_slots_have_their_own_memory(
+    launch: Launch, model_path: Path
+) -> None:
+    settings = json.dumps({"kv_unified": False, "prompt_cache": 0})
+    worker = launch("--model", str(model_path), "--name", "tiny", "--settings", settings)
+    prompts = [f"{number}: " + "a long conversation " * 12 for number in range(7)]
+    fresh = [text(complete(worker, prompt)) for prompt in prompts]
+    assert [text(complete(worker, prompt)) for prompt in prompts] == fresh
+    assert metric(worker, "cached_tokens") >= sum(map(len, prompts)) - 7
 
 
 def test_the_rest_of_a_conversation_stays_when_another_begins_like_it(

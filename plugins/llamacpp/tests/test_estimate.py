@@ -44,18 +44,21 @@ def told_by_the_engine(gguf: GgufFile, settings: Settings, cells: int) -> dict[s
 
 @pytest.mark.engine
 @pytest.mark.parametrize("write", [write_heads, write_gemma, write_mamba, write_lfm2, write_rwkv])
+@pytest.mark.parametrize("unified", [True, False])
 @pytest.mark.parametrize("types", ["f16", "q8_0"])
 def test_the_engine_takes_what_was_said(
-    tmp_path: Path, write: Callable[[Path], Path], types: str
+    tmp_path: Path, write: Callable[[Path], Path], types: str, unified: bool
 ) -> None:
     if types == "q8_0" and write is not write_heads:
         pytest.skip("its heads are smaller than a block of a quantised cache")
     gguf = read_gguf(write(tmp_path / "m.gguf"))
-    settings = Settings.model_validate({"cache_type_k": types, "cache_type_v": types})
+    settings = Settings.model_validate(
+        {"cache_type_k": types, "cache_type_v": types, "kv_unified": unified}
+    )
     layers = layers_of(gguf)
     assert layers is not None
     plan = plan_of(gguf, layers, settings)
-    took = told_by_the_engine(gguf, settings, plan.cells)
+    took = told_by_the_engine(gguf, settings, plan.cells * plan.streams)
     kept = took.get("KV", 0) + took.get("RS", 0)
     assert cache_size(layers, plan) / MIB == pytest.approx(kept, abs=0.05)
     made = estimate(Files(parts=(gguf,)), settings, None)

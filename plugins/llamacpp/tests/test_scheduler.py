@@ -19,6 +19,7 @@ from aiplayground_llamacpp.scheduler import (
     latecomer,
     next_parts,
     place,
+    reading,
     shared,
     split,
     victim,
@@ -141,6 +142,32 @@ def test_a_step_of_single_tokens_is_split_as_measured() -> None:
     mixed = [*parts[:2], Part(slot(5, 0, 64), 64, True)]
     assert split(mixed, sizes) == [mixed]
     assert split([], sizes) == []
+
+
+def test_where_slots_have_their_own_memory_each_prompt_is_a_batch() -> None:
+    one, other = Part(slot(4, 0, 64), 64, True), Part(slot(0, 0, 9), 8, False)
+    singles = [Part(slot(n, 1, 2), 1, True) for n in (5, 1, 3)]
+    sizes = [[], [1], [2], [2, 1]]
+    batches = split([*singles, one, other], sizes, apart=True)
+    # What follows each other is computed together.
+    assert [[part.slot.index for part in batch] for batch in batches] == [[1, 3], [5], [4], [0]]
+    assert split([], sizes, apart=True) == []
+
+
+class Begun(Work):
+    """An answer that has just begun."""
+
+    settled = False
+
+
+def test_prompts_are_read_fast_while_no_more_answers_wait_than_prompts() -> None:
+    prompts, answers = [slot(0, 0, 9), slot(1, 3, 9)], [slot(n, 8, 9) for n in range(2, 5)]
+    assert reading(prompts)
+    assert reading([*prompts, *answers[:2]])
+    assert not reading([*prompts, *answers])
+    for each in answers:
+        each.work = Begun(list(range(9)))
+    assert reading([*prompts, *answers])
 
 
 def test_a_step_is_like_the_last_one_only_if_all_add_single_tokens() -> None:

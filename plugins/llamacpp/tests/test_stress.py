@@ -59,7 +59,9 @@ def test_64_clients(launch: Launch, model_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.timeout(400)
-def test_64_clients_for_two_minutes(launch: Launch, model_path: Path) -> None:
-    worker = launch("--model", str(model_path), "--name", "tiny", "--settings", SETTINGS)
+@pytest.mark.parametrize("unified", [True, False])
+def test_64_clients_for_two_minutes(launch: Launch, model_path: Path, unified: bool) -> None:
+    settings = json.dumps({**json.loads(SETTINGS), "kv_unified": unified})
+    worker = launch("--model", str(model_path), "--name", "tiny", "--settings", settings)
     work = stress(worker, 2, {"seconds": 30}, {"seconds": 120})
     assert len(work.done) == 8

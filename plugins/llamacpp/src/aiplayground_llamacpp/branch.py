@@ -15,6 +15,9 @@ from .native import Model
 from .sampling import SamplerPlan
 from .scheduler import Work
 
+SETTLED = 3
+"""Tokens after which an answer has been going on for a while."""
+
 
 class Branch(Work):
     """One of the answers that a job asks for. `size` is the most tokens that a slot may hold."""
@@ -35,6 +38,11 @@ class Branch(Work):
         room = size - task.size + 1  # the last token need not be kept
         self._limit = room if task.limit is None else min(task.limit, room)
         self._chain: Chooser | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the answer has been going on for a while."""
+        return self._count >= SETTLED
 
     def open(self) -> None:
         """Make the samplers, if there are none yet. Raises `InvalidParameters` for a grammar."""

@@ -91,11 +91,21 @@ class Candidates:
 
 def logits_of(context: Context, place: int) -> NDArray[np.float32]:
     """Return the logits at a place of the last batch as an array, without copying them."""
-    address = context.logits(place)
-    view: NDArray[np.float32] | None = context.views.get(address)
+    row: NDArray[np.float32] = _view(context, place, 1)[0]
+    return row
+
+
+def rows_of(context: Context) -> NDArray[np.float32]:
+    """Return the logits at all places of the last batch, a row each: so they lie in memory."""
+    return _view(context, context.outputs[0], len(context.outputs))
+
+
+def _view(context: Context, place: int, rows: int) -> NDArray[np.float32]:
+    key = context.logits(place), rows
+    view: NDArray[np.float32] | None = context.views.get(key)
     if view is None:
-        floats = ctypes.c_float * context.model.vocabulary
-        view = context.views[address] = np.ctypeslib.as_array(floats.from_address(address))
+        floats = ctypes.c_float * context.model.vocabulary * rows
+        view = context.views[key] = np.ctypeslib.as_array(floats.from_address(key[0]))
     return view
 
 

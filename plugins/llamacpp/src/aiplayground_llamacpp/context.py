@@ -1,8 +1,9 @@
 """The memory in which the engine computes: every native call on a context, with its checks.
 
-One context holds many sequences ("slots"), whose keys and values share its cells. Much of what a
-caller can get wrong ends the process (a batch too large, a sequence that is none, logits of a row
-without any): nothing here passes such a value on. Called from the engine's thread alone.
+One context holds many sequences ("slots"), whose keys and values share its cells, or have a part of
+them each. Much of what a caller can get wrong ends the process (a batch too large, a sequence that
+is none, logits of a row without any): nothing here passes such a value on. Called from the
+engine's thread alone.
 """
 
 from __future__ import annotations
@@ -78,18 +79,21 @@ class Context:
         self.most_at_once = int(parameters.n_ubatch)
         # The state of a recurrent model has no beginning that could be taken over.
         self.sharing = not model.recurrent
+        self.unified = settings.kv_unified
         self._window = int(lib.llama_model_n_swa(model.pointer))
         # Where one thread does it all, its CPU time tells how long a batch takes whoever else is
         # busy; that of Windows is too coarse.
         alone = parameters.n_threads == 1 and not lib.llama_supports_gpu_offload()
         self.clock = thread_time if alone and sys.platform != "win32" else perf_counter
-        self._batch = Batch(lib, self.batch_size)
+        self._batch = Batch(lib, self.batch_size, self.slots)
         self._decode = lib.llama_decode
         self._sample = holding_the_lock(lib, lib.llama_sampler_sample)
         self._logits = holding_the_lock(lib, lib.llama_get_logits_ith, ctypes.c_void_p)
-        # What is made of the logits, by their address: for those who read them as arrays.
-        self.views: dict[int, Any] = {}
-        self._outputs: Sequence[int] = ()
+        # For those who read the logits as arrays: these, by address and rows; and of each place
+        # the likeliest token, once somebody has looked for it.
+        self.views: dict[tuple[int, int], Any] = {}
+        self.winners: dict[int, int] | None = None
+        self.outputs: Sequence[int] = ()
 
     @property
     def reach(self) -> int:
@@ -107,11 +111,10 @@ class Context:
         places are those for `sample` and `logits`, in the order of the rows
         that are wanted, and good until the next call.
         """
-        self._check(rows)
-        self._flag[0] = b"\0"
         batch, places = self._batch.fill(rows)
+        self._flag[0] = b"\0"
         status: int = self._decode(self._context, batch)
-        self._outputs = places if status == OK else ()
+        self.outputs, self.winners = places if status == OK else (), None
         return status, places
 
     def decode_embeddings(
@@ -126,7 +129,7 @@ class Context:
         if not 0 < count <= (self.batch_size if causal else self.most_at_once):
             raise ValueError(f"a batch of {count} embeddings")
         self._flag[0] = b"\0"
-        self._outputs = ()
+        self.outputs = ()
         lib, own = self._lib, ctypes.c_int32 * count
         pointer = ctypes.POINTER(ctypes.c_int32)
         sequences = (pointer * count)(*[ctypes.pointer(ctypes.c_int32(sequence))] * count)
@@ -149,14 +152,14 @@ class Context:
 
     def sample(self, chain: Any, place: int) -> int:
         """Choose a token with a native chain, which takes note of it."""
-        if place not in self._outputs:
+        if place not in self.outputs:
             raise ValueError(f"there are no logits at {place}")
         token: int = self._sample(chain, self._context, place)
         return token
 
     def logits(self, place: int) -> int:
         """Return the address of the logits at a place: as many floats as the vocabulary has."""
-        if place not in self._outputs:
+        if place not in self.outputs:
             raise ValueError(f"there are no logits at {place}")
         address: int = self._logits(self._context, place)
         return address
@@ -177,7 +180,12 @@ class Context:
         self._check_sequence(target)
         if not self.sharing:
             raise ValueError("this memory cannot share a beginning")
-        self._lib.llama_memory_seq_cp(self._memory, source, target, 0, count)
+        if self.unified:
+            self._lib.llama_memory_seq_cp(self._memory, source, target, 0, count)
+        else:  # between parts llama.cpp copies whole ones alone, and ends the process otherwise
+            data = self.save(source, self.state_size(source))
+            if data is None or not self.restore(target, data):
+                return 0
         return self.trim(target, count)
 
     def state_size(self, sequence: int) -> int:
@@ -222,24 +230,16 @@ class Context:
         first = int(self._lib.llama_memory_seq_pos_min(self._memory, sequence))
         return 0 <= first <= max(0, count - self._window + 1)
 
-    def _check(self, rows: Sequence[Row]) -> None:
-        total = outputs = 0
-        for sequence, _, tokens, wanted in rows:
-            self._check_sequence(sequence)
-            total += len(tokens)
-            outputs += wanted
-        if not 0 < total <= self.batch_size or outputs > self.slots:
-            raise ValueError(f"a batch of {total} tokens in {len(rows)} rows")
-
     def _check_sequence(self, sequence: int) -> None:
         if not 0 <= sequence < self.slots:  # ends the process
             raise ValueError(f"there is no sequence {sequence}")
 
 
 class Batch:
-    """A `llama_batch` over arrays of our own."""
+    """A `llama_batch` over arrays of our own, for tokens of `slots` sequences."""
 
-    def __init__(self, lib: Any, size: int) -> None:
+    def __init__(self, lib: Any, size: int, slots: int) -> None:
+        self._size, self._slots = size, slots
         self._tokens = (ctypes.c_int32 * size)()
         self._positions = (ctypes.c_int32 * size)()
         self._counts = (ctypes.c_int32 * size)(*[1] * size)
@@ -258,12 +258,15 @@ class Batch:
     def fill(self, rows: Sequence[Row], *, every: bool = False) -> tuple[Any, list[int]]:
         """Return the batch of these rows, and where in it the wanted logits will be.
 
-        `every`: mark all tokens, as pooling wants them.
+        `every`: mark all tokens, as pooling wants them. Raises `ValueError` for what would end the
+        process.
         """
         place, wanted = 0, []
         for sequence, start, tokens, want in rows:
             count = len(tokens)
             end = place + count
+            if end > self._size or not 0 <= sequence < self._slots or count == 0:
+                raise ValueError(f"a batch of {end} tokens, with {count} of sequence {sequence}")
             if count == 1:  # by slices it would take three times as long
                 self._tokens[place] = tokens[0]
                 self._positions[place] = start
@@ -277,6 +280,8 @@ class Batch:
             if want:
                 wanted.append(end - 1)
             place = end
+        if place == 0 or len(wanted) > self._slots:
+            raise ValueError(f"a batch of {place} tokens with {len(wanted)} outputs")
         self._batch.n_tokens = place
         return self._batch, wanted
 
@@ -300,7 +305,7 @@ def _parameters(model: Model, settings: Settings, cells: int) -> Any:
     parameters.n_batch = max(min(settings.batch_size, max(cells, 32)), settings.slots)
     parameters.n_ubatch = min(parameters.n_batch, MAX_UBATCH)
     parameters.n_seq_max = settings.slots
-    parameters.kv_unified = True
+    parameters.kv_unified = settings.kv_unified
     parameters.n_outputs_max = settings.slots  # logits are asked for one token a slot
     parameters.n_threads = parameters.n_threads_batch = threads
     parameters.flash_attn_type = _FLASH[settings.flash_attention]

@@ -52,7 +52,7 @@ class Embedder:
         if not self._context:
             raise diagnose(log.lines(), model.path)
         model.adapt(self._context)
-        self._batch = Batch(lib, self.size)
+        self._batch = Batch(lib, self.size, MOST_TEXTS)
 
     def embed(self, texts: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return a vector of length 1 for each text, given as tokens; they fit into one batch."""

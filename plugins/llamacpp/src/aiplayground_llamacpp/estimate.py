@@ -13,12 +13,9 @@ from aiplayground.gguf import GgufFile, TensorInfo
 from aiplayground.specs import Device, MemoryEstimate, Saving
 
 from .layers import Layer, is_uniform, layers_of
-from .machine import MOST_TOKENS, cache_cells, context_size, scales_by_length
+from .machine import MOST_TOKENS, PADDING, context_cells, context_size, scales_by_length
 from .server.argv import slots_for
 from .settings import Settings
-
-PADDING = 256
-"""llama.cpp makes contexts of a multiple of so many tokens."""
 
 WORKER = 80 * 2**20
 """Bytes that a worker has to itself without any model, and some reserve for what each request
@@ -104,8 +101,12 @@ def plan_of(gguf: GgufFile, layers: Sequence[Layer], settings: Settings) -> Plan
             flash=flash, types=types,
         )  # fmt: skip
     token = None if scales_by_length(gguf) else _token(layers, types)
-    cells = cache_cells(size, settings.slots, None if token is None else int(token))
-    return Plan(cells=cells, sequences=settings.slots, ubatch=ubatch, flash=flash, types=types)
+    cells = context_cells(size, settings, None if token is None else int(token))
+    streams = 1 if settings.kv_unified else settings.slots
+    return Plan(
+        cells=cells // streams, sequences=settings.slots, ubatch=ubatch, streams=streams,
+        flash=flash, types=types,
+    )  # fmt: skip
 
 
 def cache_size(layers: Sequence[Layer], plan: Plan) -> int:

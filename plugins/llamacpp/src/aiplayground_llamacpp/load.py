@@ -22,7 +22,7 @@ from .adapters import LoraFile, check_adapters
 from .bindings import EngineLog
 from .context import Context
 from .enginelog import bad_model, out_of_memory
-from .machine import cache_bytes, cache_cells, context_size, scales_by_length
+from .machine import cache_bytes, context_cells, context_size, scales_by_length
 from .native import Model
 from .options import model_options
 from .projector import find_projector
@@ -204,7 +204,7 @@ def _make_context(
         )
     types = (settings.cache_type_k, settings.cache_type_v)
     token = None if scales_by_length(gguf) else cache_bytes(gguf, 1, types)
-    cells = cache_cells(size, settings.slots, token)
+    cells = context_cells(size, settings, token)
     needed, free = cache_bytes(gguf, cells, types), free_memory()
     # Linux grants memory that it does not have and kills who uses it; on a GPU llama.cpp is told.
     if needed and needed > free and not lib_offloads(model.lib):

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiplayground.gguf import GgufFile
 
 from .layers import is_uniform, layers_of
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 _CPUS = Path("/sys/devices/system/cpu")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -28,6 +32,9 @@ DEFAULT_CONTEXT = 4096
 """Tokens of context unless the settings say otherwise: models offer more than memory holds."""
 
 MIN_CONTEXT = 32
+
+PADDING = 256
+"""llama.cpp makes memory for a multiple of so many tokens."""
 
 MOST_TOKENS = 2048
 """Tokens of a text to embed unless the settings say otherwise: the memory needed grows with their
@@ -82,6 +89,13 @@ def cache_cells(size: int, slots: int, token: int | None) -> int:
     if token is None:
         return size
     return min(size * slots, max(size, LITTLE_MEMORY // max(token, 1)))
+
+
+def context_cells(size: int, settings: Settings, token: int | None) -> int:
+    """Return for how many tokens to have memory in all, as the settings divide it."""
+    if settings.kv_unified:
+        return cache_cells(size, settings.slots, token)
+    return -(-size // PADDING) * PADDING * settings.slots
 
 
 def cache_bytes(

@@ -132,7 +132,7 @@ class SlotMemory(Generic[W]):
 
         One at a time, between two steps: nobody's next token waits for more than that.
         """
-        if self._tidy:
+        if self._tidy or not self._context.unified:  # nobody looks at another slot's part
             return
         idle = [slot for slot in self.slots if slot.work is None and slot.tokens]
         if sum(len(slot.tokens) for slot in idle) > MOST_IDLE:

@@ -23,7 +23,18 @@ from .jobs import Job, deliver
 from .measuring import Measuring
 from .memory import SlotMemory
 from .native import unloaded
-from .scheduler import Limit, Pace, Part, Slot, goes_on, held_back, latecomer, next_parts, split
+from .scheduler import (
+    Limit,
+    Pace,
+    Part,
+    Slot,
+    goes_on,
+    held_back,
+    latecomer,
+    next_parts,
+    reading,
+    split,
+)
 from .sight import Sight
 from .thread import EngineThread
 from .viewer import Viewer, up_to_images
@@ -36,7 +47,7 @@ LEAST_CHUNK = 64
 (measured: 1,024 tokens 6.1 s by 16, 4.7 s by 32, 3.4 s by 64, 3.2 s by 128, 2.9 s by 512)."""
 
 QUIET_CHUNK = 256
-"""Tokens of prompts in a step while no answer waits for its next token."""
+"""Tokens of prompts in a step while most wait for these (`scheduler.reading`)."""
 
 
 class BatchRunner:
@@ -186,12 +197,12 @@ class BatchRunner:
 
     def _plan(self) -> tuple[list[list[Part[Branch]]], bool]:
         """Return the batches of this step, and whether a piece of an image was done before them."""
-        chunk = self._pace.chunk(quiet=all(slot.pending != 1 for slot in self._slots))
+        chunk = self._pace.chunk(quiet=reading(self._slots))
         seen = self._viewer is not None and self._look(self._viewer, chunk)
         parts = next_parts(self._slots, self._context.batch_size, chunk)
         if self._viewer is not None:
             parts = up_to_images(parts)
-        batches = split(parts, self._measuring.sizes)
+        batches = split(parts, self._measuring.sizes, apart=not self._context.unified)
         if self._viewer is None and goes_on(parts, self._slots):
             self._next = batches
         return batches, seen

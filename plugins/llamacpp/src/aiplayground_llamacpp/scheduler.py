@@ -25,6 +25,11 @@ class Work:
     tokens: list[int]
     order: int = 0
 
+    @property
+    def settled(self) -> bool:
+        """Whether the answer has been going on for a while."""
+        return True
+
 
 W = TypeVar("W", bound=Work)
 
@@ -141,12 +146,35 @@ def next_parts(slots: Iterable[Slot[W]], room: int, chunk: int) -> list[Part[W]]
     return parts + [_part(slot, counts[slot.index]) for slot in prompts if counts[slot.index]]
 
 
-def split(parts: Sequence[Part[W]], sizes: Sequence[Sequence[int]]) -> list[list[Part[W]]]:
+def reading(slots: Iterable[Slot[W]]) -> bool:
+    """Say whether prompts are to be read in large chunks, which is faster for them.
+
+    So it is while no more answers wait for their next token than prompts are read. Answers that
+    have just begun do not count: they came with these prompts, and go on sooner together.
+    """
+    busy = [slot for slot in slots if slot.work is not None]
+    prompts = sum(slot.pending > 1 for slot in busy)
+    waiting = sum(slot.pending == 1 and slot.work.settled for slot in busy if slot.work)
+    return waiting <= prompts
+
+
+def split(
+    parts: Sequence[Part[W]], sizes: Sequence[Sequence[int]], *, apart: bool = False
+) -> list[list[Part[W]]]:
     """Divide a step into batches of the sizes that are fastest for so many single tokens.
 
     `sizes[n]` lists the batch sizes for n tokens. A step with a chunk of a prompt stays one
-    batch: there the many tokens decide how long it takes.
+    batch: there the many tokens decide how long it takes. But not where slots have their memory
+    `apart`: llama.cpp then computes as many tokens of each slot at a time as the shortest part has,
+    and only slots that follow each other.
     """
+    if not apart:
+        return _by_size(parts, sizes)
+    singles = sorted((part for part in parts if part.size == 1), key=lambda part: part.slot.index)
+    return [*_by_size(singles, sizes), *([part] for part in parts if part.size > 1)]
+
+
+def _by_size(parts: Sequence[Part[W]], sizes: Sequence[Sequence[int]]) -> list[list[Part[W]]]:
     count = len(parts)
     if count >= len(sizes) or any(part.size > 1 for part in parts):
         return [list(parts)] if parts else []
@@ -201,8 +229,8 @@ class Limit:
 class Pace:
     """How many tokens of prompts to compute in a step that is to take `seconds`.
 
-    `least` of them while others wait for their next token. While nobody does, `quiet` may be
-    read at once: reading goes faster in large chunks.
+    `least` of them while others wait for their next token. While few do, `quiet` may be read at
+    once: reading goes faster in large chunks.
     """
 
     def __init__(self, seconds: float, *, least: int, quiet: int, most: int) -> None:
