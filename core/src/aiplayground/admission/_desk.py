@@ -7,7 +7,8 @@ awaited. Whoever comes later sees what was promised before, measured or not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiplayground._clock import now
@@ -57,14 +58,14 @@ class Admission:
 
     # The table ----------------------------------------------------------------------------
 
-    async def admit(self, service: str, model: str) -> None:
-        """Promise memory to a load, making room first. Raises `NotEnoughMemory`.
+    async def admit(self, service: str, model: str) -> bool:
+        """Promise memory to a load, making room first; False if it was promised already.
 
-        The promise holds until `forget`; one that was given is not asked for again.
+        The promise holds until `forget`. Raises `NotEnoughMemory`.
         """
         key = (service, model)
         if self._rules.memory_check == "off" or key in self._promised:
-            return
+            return False
         deadline, recovered, asked = now() + self._patience, 0.0, set[Key]()
         while True:
             estimate = await self._estimate(key)
@@ -72,8 +73,7 @@ class Admission:
             decision, plan = self._look(key, estimate, reading, asked)
             # From here to the promise nothing is awaited.
             if isinstance(decision, Load) or key in self._promised:
-                self._promise(key, estimate)
-                return
+                return self._promise(key, estimate)
             if isinstance(decision, Release):
                 await self._release(decision, asked)
             elif isinstance(decision, Evict):
@@ -84,8 +84,21 @@ class Admission:
             elif self._refused(plan):
                 raise refusal(plan)
             else:
-                self._promise(key, estimate)
-                return
+                return self._promise(key, estimate)
+
+    @asynccontextmanager
+    async def claim(self, service: str, model: str | None) -> AsyncIterator[None]:
+        """Have memory promised to a worker that comes up with a model, unless that fails.
+
+        It may have been promised to whoever has the worker launched. Raises `NotEnoughMemory`.
+        """
+        fresh = model is not None and await self.admit(service, model)
+        try:
+            yield
+        except BaseException:
+            if fresh and model is not None:
+                self.forget(service, model)
+            raise
 
     async def check(self, service: str, model: str) -> None:
         """Raise `NotEnoughMemory` if a load would be refused now; promises nothing."""
@@ -110,8 +123,10 @@ class Admission:
         """Take a promise back: the model is gone, or was never loaded."""
         self._promised.pop((service, model), None)
 
-    def _promise(self, key: Key, estimate: MemoryEstimate | None) -> None:
+    def _promise(self, key: Key, estimate: MemoryEstimate | None) -> bool:
+        fresh = key not in self._promised
         self._promised[key] = self._known[key] = estimate
+        return fresh
 
     # Decisions ----------------------------------------------------------------------------
 
