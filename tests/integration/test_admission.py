@@ -51,6 +51,8 @@ class Sized(Fake):
 
     @hookimpl
     async def release_memory(self, ctx: ServiceContext, model: str, wanted: int) -> int:
+        if not wanted:
+            return self.cache * MIB
         self.calls.append(f"release {model}")
         given, self.cache = self.cache, 0
         self.memory.used -= given
@@ -142,6 +144,10 @@ async def test_caches_are_given_back_before_anybody_goes(running: Kernel, backen
     await running.ensure_ready("fake", "a")
     backend.cache = 30
     backend.memory.used += 30
+    plan = await running.plan("b")
+    assert plan.outcome == "load"
+    assert "caches of loaded models would be given back" in plan.message
+    assert "release a" not in backend.calls
     await running.ensure_ready("fake", "b")
     assert "release a" in backend.calls
     assert running.service("fake").models == ("a", "b")
