@@ -218,7 +218,8 @@ def _print(
             [[*_row(each, where), each.path] if paths else _row(each, where) for each in models],
         )
     else:
-        say("There are no models here yet. Put a GGUF file into this folder:")
+        say("There are no models here yet. These fit this computer: aipg models suggest")
+        say("You can also put a GGUF file into this folder:")
         say(f"  {where.root}")
         say("or install the tiny one that explains this program: pip install aiplayground-guide")
     if problems:
