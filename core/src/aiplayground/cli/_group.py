@@ -56,6 +56,9 @@ class Brought(NamedTuple):
 
 BROUGHT = {
     "pull": Brought("aiplayground-models", "Download a model from the Hugging Face Hub."),
+    "downloads": Brought(
+        "aiplayground-models", "List downloads, and what is left of earlier ones."
+    ),
     "models suggest": Brought("aiplayground-models", "Suggest models that fit this computer."),
     "config hf-token": Brought("aiplayground-models", "Store the token for the Hugging Face Hub."),
 }

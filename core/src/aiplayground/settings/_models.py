@@ -157,6 +157,13 @@ class HubSettings(Section):
         default=300,
         description="Seconds in all that a file waits for a Hub that asks to wait (HTTP 429).",
     )
+    keep_partial: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=30,
+        description=(
+            "Days that what a download left of a file is kept; what is older is removed when the "
+            "next one begins. 0: never. `aipg downloads` lists it."
+        ),
+    )
     xet: bool = Field(
         default=True, description="Fetch files over Xet, the Hub's storage by chunks, where it can."
     )

@@ -193,6 +193,7 @@ class DownloadManager:
             folder=str(request.folder),
             base=str(request.base),
             connections=self._settings.connections,
+            keep_days=self._settings.keep_partial,
         )
         told = 0.0
         clock = asyncio.get_running_loop().time
