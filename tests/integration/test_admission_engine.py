@@ -19,7 +19,7 @@ pytestmark = pytest.mark.engine
 
 SERVICE = "llamacpp-backend"
 MIB = 2**20
-SHORT = 8 * MIB
+SHORT = 4 * MIB
 """Bytes that are missing; the conversations below take several times as much."""
 
 
@@ -65,7 +65,7 @@ async def kernel(home: Path) -> AsyncIterator[Kernel]:
 async def converse(kernel: Kernel, model: str) -> None:
     """Have more conversations than there are slots: all but those of the slots are kept."""
     source = random.Random(5)
-    texts = ["".join(source.choices("abcdefghij", k=430)) for _ in range(24)]
+    texts = ["".join(source.choices("abcdefghij", k=430)) for _ in range(15)]
     talks = (kernel.chat(_saying(model, text)) for text in texts)
     for talk in talks:
         assert [chunk async for chunk in talk]

@@ -50,7 +50,7 @@ class Worker:
         restart: RestartPolicy,
         liveness: tuple[float, float, float],
         report: Report,
-        claim: Claim = nullcontext,
+        claim: Claim = lambda _: nullcontext(),
     ) -> None:
         self.spec = spec
         self.primary = spec.primary

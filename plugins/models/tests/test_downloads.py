@@ -147,10 +147,9 @@ async def test_what_is_complete_stays_so_while_its_process_ends(
     async with kernel_at(tmp_path, hub) as kernel:
         manager = kernel.part(DownloadManager)
         download = manager.start(ModelDownloadInfo(repo=REPO), keep=False)
-        async for info in download.follow():
-            seen = info.status
+        seen = [info.status async for info in download.follow()]
         manager.drop(download)
-        assert (await manager.cancel(download.id)).status is seen is Status.COMPLETE
+        assert (await manager.cancel(download.id)).status is seen[-1] is Status.COMPLETE
         assert download.task is not None
         assert not download.task.done()
         ended.set()

@@ -40,8 +40,7 @@ async def check_models(kernel: Kernel) -> AsyncIterator[Finding]:
         more = f" and {len(models) - 8} more" if len(models) > 8 else ""
         packs = {str(path) for path in kernel.library.packs}
         advice = ONLY_GUIDE if all(each.path in packs for each in models) else ""
-        details = {"count": len(models)}
-        yield Finding("models", Verdict.OK, f"{names}{more}", advice, details)
+        yield Finding("models", Verdict.OK, f"{names}{more}", advice, {"count": len(models)})
     else:
         advice = (
             f"Take one that fits this computer: aipg models suggest. Or put a GGUF file into "
