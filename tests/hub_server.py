@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import ssl
 import sys
 import threading
 import time
@@ -81,7 +82,13 @@ class Faults:
 class HubServer:
     """The server; use it as a context manager."""
 
-    def __init__(self, repositories: dict[str, Repository], token: str = TOKEN) -> None:
+    def __init__(
+        self,
+        repositories: dict[str, Repository],
+        token: str = TOKEN,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self.repositories = repositories
         self.token = token
         self.faults = Faults()
@@ -94,12 +101,15 @@ class HubServer:
     @property
     def url(self) -> str:
         """The endpoint."""
-        return f"http://127.0.0.1:{self._main.server_address[1]}"
+        return self._url(self._main)
 
     @property
     def cdn_url(self) -> str:
         """The other host."""
-        return f"http://127.0.0.1:{self._cdn.server_address[1]}"
+        return self._url(self._cdn)
+
+    def _url(self, server: ThreadingHTTPServer) -> str:
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{server.server_address[1]}"
 
     def bodies(self) -> list[Seen]:
         """Return the requests for the bytes of files."""
@@ -133,6 +143,11 @@ class HubServer:
         Handler.hub, Handler.cdn = hub, cdn
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
+        if self._tls is not None:
+            # The handshake is for the thread of the connection, not for the one that accepts.
+            server.socket = self._tls.wrap_socket(
+                server.socket, server_side=True, do_handshake_on_connect=False
+            )
         return server
 
 
@@ -147,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle(self) -> None:
         try:
             super().handle()
-        except (ConnectionError, TimeoutError):
+        except (ConnectionError, TimeoutError, ssl.SSLError):
             self.close_connection = True  # the client went away, as in many of the tests
 
     def do_HEAD(self) -> None:

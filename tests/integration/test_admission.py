@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes import Fake, kernel
+from tests.fakes import QUICK, Fake, Served, kernel, spawned, status
 
 from aiplayground.admission._measure import Reading
 from aiplayground.context import ServiceContext
-from aiplayground.errors import NotEnoughMemory
+from aiplayground.errors import FailureClass, NotEnoughMemory
 from aiplayground.hookspecs import hookimpl
 from aiplayground.kernel import Kernel
-from aiplayground.specs import MemoryEstimate, Saving
+from aiplayground.specs import Capability, MemoryEstimate, Saving
 
 MIB = 2**20
 NO_MARGIN: dict[str, Any] = {"residency": {"memory_margin": 0, "max_models": 9}}
@@ -49,6 +51,8 @@ class Sized(Fake):
 
     @hookimpl
     async def release_memory(self, ctx: ServiceContext, model: str, wanted: int) -> int:
+        if not wanted:
+            return self.cache * MIB
         self.calls.append(f"release {model}")
         given, self.cache = self.cache, 0
         self.memory.used -= given
@@ -140,6 +144,10 @@ async def test_caches_are_given_back_before_anybody_goes(running: Kernel, backen
     await running.ensure_ready("fake", "a")
     backend.cache = 30
     backend.memory.used += 30
+    plan = await running.plan("b")
+    assert plan.outcome == "load"
+    assert "caches of loaded models would be given back" in plan.message
+    assert "release a" not in backend.calls
     await running.ensure_ready("fake", "b")
     assert "release a" in backend.calls
     assert running.service("fake").models == ("a", "b")
@@ -201,3 +209,68 @@ async def test_the_limit_of_the_settings_holds(
         answer = await one.call("explainReadiness", "fake", "c")
         assert answer["outcome"] == "refuse"
         assert answer["needs"]["residency.memory_limit"] == 60 * MIB
+
+
+class Comes(Served):
+    """A backend whose worker is a process that comes up with a model, the first if none is named.
+
+    Each model takes 60 MiB.
+    """
+
+    @hookimpl
+    async def start(self, ctx: ServiceContext) -> None:
+        await ctx.spawn(self.spec_of("main", model=ctx.model or self.models[0]))
+
+    @hookimpl
+    async def estimate_memory(self, ctx: ServiceContext, model: str) -> MemoryEstimate:
+        return MemoryEstimate(weights=60 * MIB)
+
+
+async def test_a_start_that_names_no_model_is_asked_about_too(
+    tmp_path: Path, memory: Memory
+) -> None:
+    count = tmp_path / "count"
+    async with kernel(tmp_path, Comes(f"count={count}"), settings=NO_MARGIN) as one:
+        one._host.admission.probe = memory.probe
+        memory.used = 50
+        with pytest.raises(NotEnoughMemory, match="m needs 60 MiB"):
+            await one.start("served")
+        assert spawned(count) == []
+        memory.used = 0  # and nothing is kept of what was refused
+        await one.start("served")
+        assert one.service("served").models == ("m",)
+
+
+async def test_a_worker_that_crashed_comes_back_only_where_it_fits(
+    tmp_path: Path, memory: Memory
+) -> None:
+    count = tmp_path / "count"
+    settings = {**QUICK, **NO_MARGIN}
+    async with kernel(tmp_path, Comes(f"count={count}"), settings=settings) as one:
+        one._host.admission.probe = memory.probe
+        await one.start("served")
+        memory.used = 50
+        os.kill(spawned(count)[0], signal.SIGKILL)
+        await status(one, "served", "failed", runtime=True)
+        error = one.service("served").error
+        assert error is not None
+        assert "m needs 60 MiB" in error["message"]
+        assert error["details"]["failure"] == FailureClass.OUT_OF_MEMORY
+        assert len(spawned(count)) == 1
+        memory.used = 0
+        await one.start("served")
+        assert len(spawned(count)) == 2
+
+
+async def test_a_request_that_goes_to_the_worker_fails_no_service(
+    tmp_path: Path, memory: Memory
+) -> None:
+    async with kernel(tmp_path, Comes(), settings=NO_MARGIN) as one:
+        one._host.admission.probe = memory.probe
+        memory.used = 50
+        model = await one.find_model("m")
+        with pytest.raises(NotEnoughMemory):
+            async with one.lease(model, Capability.CHAT):
+                raise AssertionError("there is nothing to hold")
+        assert one.service("served").runtime == "stopped"
+        assert one.service("served").error is None

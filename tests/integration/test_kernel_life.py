@@ -47,7 +47,8 @@ async def test_a_stop_pre_empts_a_start_and_all_who_wait_for_it_hear_so(tmp_path
         events = k.subscribe(ServiceInfoUpdate)
         starting = [asyncio.ensure_future(k.start("fake")) for _ in range(3)]
         asking = asyncio.ensure_future(ask(k))
-        await eventually(lambda: "start" in fake.calls)
+        # A request looks at the memory first: it waits for the start later than the others.
+        await eventually(lambda: len(k._find("fake")._start_waiters) == 4 and fake.calls)
         assert (await k.stop("fake")).status == "Stopped"
         assert not fake.starting.is_set(), "the start never ended by itself"
         for each in (*starting, asking):

@@ -22,9 +22,16 @@ from tests.fakes import (
     statuses,
     until,
 )
+from tests.gguf_files import Gguf
 
 from aiplayground._loader import load_plugins
-from aiplayground.errors import InvalidParameters, ServiceFailed, ServiceNotAvailable
+from aiplayground.admission._measure import Reading
+from aiplayground.errors import (
+    InvalidParameters,
+    NotEnoughMemory,
+    ServiceFailed,
+    ServiceNotAvailable,
+)
 from aiplayground.events import ModelUnloaded, ServiceInfoUpdate, WebServiceExit
 from aiplayground.kernel import Kernel
 from aiplayground.manifest import load_manifest
@@ -78,6 +85,18 @@ async def test_a_program_that_runs_once(tmp_path: Path, count: Path) -> None:
             (program,) = spawned(count)
             assert (await k.stop("small")).status == "Stopped"
             assert not alive(program)
+
+
+async def test_the_model_that_it_starts_with_has_to_fit(tmp_path: Path, count: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "own.gguf").write_bytes(Gguf().to_bytes())
+    async with kernel(tmp_path, backend(tmp_path, PER_MODEL)) as k:
+        k._host.admission.probe = lambda pids: Reading(0)
+        with pytest.raises(NotEnoughMemory, match=r"own needs .* \(by the size of"):
+            await k.start("small")
+        assert spawned(count) == []
+        k._host.admission.probe = lambda pids: Reading(2**34)
+        assert (await k.start("small")).models == ("own",)
 
 
 async def test_a_program_for_each_model(tmp_path: Path, count: Path) -> None:

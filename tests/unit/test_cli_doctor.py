@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from aiplayground.cli._checks import (
     check_plugins,
     check_settings,
 )
-from aiplayground.cli._engine_checks import _judge, choose_model
+from aiplayground.cli._engine_checks import _judge, check_models, choose_model
 from aiplayground.hookspecs import hookimpl
 from aiplayground.paths import Paths
 from aiplayground.specs import BackendSpec
@@ -47,6 +49,26 @@ def test_an_engine_is_asked_with_the_guide_or_its_smallest(
 ) -> None:
     model = choose_model(models, "e")
     assert (model.name if model else None) == chosen
+
+
+@pytest.mark.parametrize(
+    ("paths", "mentioned"),
+    [(["/pack/guide.gguf"], True), (["/pack/guide.gguf", "/own.gguf"], False)],
+)
+async def test_starter_models_are_mentioned_where_only_the_guide_is(
+    paths: list[str], mentioned: bool
+) -> None:
+    async def models() -> list[ModelInfo]:
+        return [_model("m", path=path) for path in paths]
+
+    async def problems() -> tuple[()]:
+        return ()
+
+    packs = SimpleNamespace(packs=(Path("/pack/guide.gguf"),))
+    kernel: Any = SimpleNamespace(models=models, model_problems=problems, library=packs)
+    (finding,) = [each async for each in check_models(kernel)]
+    assert finding.verdict is Verdict.OK
+    assert ("aipg models suggest" in finding.advice) == mentioned
 
 
 def test_speed_is_counted_from_the_first_token() -> None:

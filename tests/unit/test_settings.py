@@ -136,6 +136,15 @@ def test_arguments_may_be_nested_and_none_is_not_given(load: Callable[..., Layer
             "line 3: there is no setting 'residency.idle_timout'. "
             "Did you mean 'residency.idle_timeout'?",
         ),
+        (
+            '[models]\nexternal = ["ollma"]',
+            "'models.external[0]' is not accepted: must be one of huggingface, lm-studio, ollama, "
+            "or an absolute path",
+        ),
+        (
+            '[hub]\nproxy = "clerk:word@proxy:8080"',
+            "line 2: 'hub.proxy' is not accepted: must be an address such as http://proxy:8080.",
+        ),
         ("[residancy]\n", "line 1: there is no setting 'residancy'. Did you mean 'residency'?"),
         ("residency.idle_timout = 3", "line 1: there is no setting 'residency.idle_timout'."),
         ("\n[logs]\nzzz = 1", "line 3: there is no setting 'logs.zzz'. There is: backups, level,"),

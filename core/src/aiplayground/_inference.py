@@ -240,7 +240,7 @@ class Inference:
         service = self._services[model.service]
         _check_capability(service, capability)
         ctx = Context(service)
-        await service.start(model.name)
+        await self._start(service, model.name)
         async with service.ops.residency.use(model.name):
             with service.streams.hold():
                 url = await ctx.endpoint(model.name)
@@ -273,12 +273,15 @@ class Inference:
     @asynccontextmanager
     async def using(self, service: Service, model: str) -> AsyncIterator[None]:
         """Hold a model in memory, starting the service and loading the model if need be."""
+        await self._start(service, model)
+        async with service.ops.residency.use(model):
+            yield
+
+    async def _start(self, service: Service, model: str) -> None:
         if service.runtime in (Runtime.STOPPED, Runtime.FAILED):
             # Asked before: what does not fit must not start an engine, nor fail the start.
             await self._host.admission.check(service.name, model)
         await service.start(model)
-        async with service.ops.residency.use(model):
-            yield
 
 
 async def _innermost(route: Route, service: Service, request: Any) -> AsyncGenerator[Any, None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ._worker import Worker
@@ -32,6 +33,7 @@ class WorkerPool:
         self.start_timeout = own.start_timeout or timeouts.start
         self._service = spec.name
         self._report = report
+        self._claim = partial(host.admission.claim, spec.name)
         self._restart = RestartPolicy(**host.settings.restart.model_dump())
         liveness = host.settings.liveness
         self._liveness = (liveness.interval, liveness.limit, liveness.hard_factor)
@@ -59,12 +61,19 @@ class WorkerPool:
         return self.workers.get(worker.name) is worker
 
     async def spawn(self, spec: LaunchSpec) -> Worker:
-        """Launch a worker and wait until it is ready; it is recorded before it is launched."""
+        """Launch a worker and wait until it is ready; it is recorded before it is launched.
+
+        Raises `NotEnoughMemory` for a model that nobody asked admission for and that does not fit.
+        """
         if spec.name in self.workers:
             await self.end(spec.name)
+        async with self._claim(spec.model):
+            return await self._launch(spec)
+
+    async def _launch(self, spec: LaunchSpec) -> Worker:
         self._make_way(spec)
         worker = self.workers[spec.name] = Worker(
-            spec, self._launcher, self._restart, self._liveness, self._report
+            spec, self._launcher, self._restart, self._liveness, self._report, self._claim
         )
         worker.launch()
         try:

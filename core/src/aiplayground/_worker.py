@@ -9,10 +9,11 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from ._clock import now, wall
-from .errors import FailureClass, ServiceFailed, ServiceNotAvailable
+from .errors import FailureClass, NotEnoughMemory, ServiceFailed, ServiceNotAvailable
 from .policy import Liveness, RestartPolicy
 from .states import RUNTIME, Runtime, check_transition
 from .status import WorkerInfo
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from .specs import LaunchSpec
 
 Report = Callable[["Worker", Runtime, int | None], None]
+
+Claim = Callable[[str | None], AbstractAsyncContextManager[None]]
+"""Has memory promised to the model that a launch names; raises `NotEnoughMemory`."""
 
 LOSS_WAIT = 2.0
 """Seconds to wait for a worker's exit after a connection to it broke."""
@@ -33,7 +37,7 @@ class Worker:
     `primary`: it decides that the service runs; the pool may hand that on. `liveness` is the probe
     interval and limit in seconds, and the factor after which not even activity helps.
     `report(worker, state, exit_code)` is called on each change of state; `exit_code` is set when
-    the process went away and nobody had asked it to.
+    the process went away and nobody had asked it to. `claim` is entered for each launch.
     """
 
     attached = False
@@ -46,6 +50,7 @@ class Worker:
         restart: RestartPolicy,
         liveness: tuple[float, float, float],
         report: Report,
+        claim: Claim = lambda _: nullcontext(),
     ) -> None:
         self.spec = spec
         self.primary = spec.primary
@@ -59,6 +64,7 @@ class Worker:
         self._restart = restart
         self._probe_interval, self._probe_limit, self._patience = liveness
         self._report = report
+        self._claim = claim
         self._launched: Launched | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed: list[asyncio.Future[None]] = []
@@ -228,13 +234,17 @@ class Worker:
             launched = self._launched = process
 
         try:
-            launched = await self._launcher.bring_up(self.spec, self.token, started)
+            # A restart, too: while it was away, others may have taken its memory.
+            async with self._claim(self.spec.model):
+                launched = await self._launcher.bring_up(self.spec, self.token, started)
             self.error = None
             self._running_since = now()
             self._set(Runtime.RUNNING)
             self.error = await self._watch(launched)
         except ServiceFailed as error:
             self.error = error
+        except NotEnoughMemory as error:
+            self.error = _no_memory(error)
         except Exception as error:  # noqa: BLE001  # a worker that is not watched must not seem to run
             self.error = self._defect(error)
         finally:
@@ -276,3 +286,7 @@ class Worker:
             failure=FailureClass.HUNG,
             details={"service": self._launcher.service, "log": list(launched.output.lines)[-20:]},
         )
+
+
+def _no_memory(error: NotEnoughMemory) -> ServiceFailed:
+    return ServiceFailed(error.message, failure=FailureClass.OUT_OF_MEMORY, details=error.details)

@@ -141,7 +141,8 @@ async def release_memory(ctx: ServiceContext, model: str, wanted: int) -> int:
     """Give back memory that a loaded model can do without, such as caches; return the bytes.
 
     Asked for when another model needs `wanted` bytes, before any model is unloaded. The model goes
-    on answering, if slower for a while.
+    on answering, if slower for a while. With 0 nothing is to be given back: say how much could be.
+    That is asked before each decision, and must be quick.
     """
 
 

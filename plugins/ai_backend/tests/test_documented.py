@@ -19,7 +19,11 @@ class Files(Fake):
 
     @hookimpl
     async def list_models(self) -> list[ModelInfo]:
-        return [ModelInfo(name="small", path="/models/acme---small/small.gguf")]
+        return [
+            ModelInfo(name="small", path="/models/acme---small/small.gguf"),
+            ModelInfo(name="one/twice", path="/models/llm/one/twice.gguf"),
+            ModelInfo(name="two/twice", path="/models/llm/acme/two/twice.gguf"),
+        ]
 
 
 async def test_healthy(tmp_path: Path) -> None:
@@ -42,6 +46,9 @@ async def test_check_model_already_loaded(tmp_path: Path) -> None:
         after = (await client.post(CHECK, json=asked)).json()
         absent = (await client.post(CHECK, json={"data": {"repo": "acme/large"}})).json()
         wrong = await client.post(CHECK, json={"repo": "acme/small"})
+        twice = {"data": {"repo": "acme/two", "filename": "twice.gguf"}}
+        own = (await client.post(CHECK, json=twice)).json()
+    assert own["data"]["path"] == "/models/llm/acme/two/twice.gguf"
     data = {"loaded": False, "path": "/models/acme---small/small.gguf"}
     assert before == {"code": 0, "message": "success", "data": data}
     assert after == {"code": 0, "message": "success", "data": {**data, "loaded": True}}

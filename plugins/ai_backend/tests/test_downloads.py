@@ -58,7 +58,13 @@ async def test_the_documented_stream(tmp_path: Path, hub: HubServer) -> None:
         )
         place = kernel.model_paths.root / "llm/mistral-7b/model.safetensors"
         assert place.read_bytes() == MODEL
+        # Its reader has gone, which cancels what is not complete.
+        (state,) = await kernel.call("listDownloads")
+        assert (state["status"], state.get("error")) == ("complete", None)
+        method = await client.get("/api/downloadModel", headers=token(kernel))
     assert refused.status_code == 401
+    assert method.status_code == 405
+    assert "POST" in method.json()["message"]
     assert answer.headers["content-type"].startswith("text/event-stream")
     *moving, last = events_of(answer.text)
     assert last["status"] == "complete"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -113,9 +114,27 @@ def test_ctrl_c_keeps_what_came_and_says_so(aipg: Aipg, hub: HubServer) -> None:
     assert process.returncode == 130
     assert "What came (600.0 kB) is kept: the same command goes on there" in err
     assert not place(aipg).exists()
+    out, _ = aipg.run("downloads")
+    assert re.search(
+        r"owner/model-GGUF +model-Q4_K_M.gguf +600.0 kB +1.0 MB +kept since today", out
+    )
     aipg.run("pull", REPO)
     assert place(aipg).read_bytes() == MODEL
     assert hub.bodies()[-1].headers["range"] == "bytes=600000-"
+
+
+def test_what_is_left_is_listed_and_removed(aipg: Aipg, hub: HubServer) -> None:
+    assert "nothing is left" in aipg.run("downloads")[0]
+    assert "nothing to remove" in aipg.run("downloads", "--clear")[0]
+    aipg.run("downloads", "--days", "3", code=2)
+    hub.faults.drop_at.extend([600_000, *[0] * 9])
+    aipg.run("pull", REPO, code=1)
+    (left,) = json.loads(aipg.run("downloads", "--json")[0])["partial"]
+    assert (left["repo"], left["file"], left["size"]) == (REPO, "model-Q4_K_M.gguf", 600_000)
+    assert "nothing to remove" in aipg.run("downloads", "--clear", "--days", "1")[0]
+    assert "600.0 kB are free again" in aipg.run("downloads", "--clear")[0]
+    assert json.loads(aipg.run("downloads", "--json")[0]) == {"downloads": [], "partial": []}
+    assert list(aipg.home.rglob("*.part")) == []
 
 
 def test_the_token_is_stored_tested_and_cleared(

@@ -20,6 +20,7 @@ from tests.fakes import eventually
 from tests.hub_server import TOKEN, HubServer, Repository
 
 from aiplayground import Kernel
+from aiplayground.api import ModelDownloadInfo
 from aiplayground.errors import (
     AIPlaygroundError,
     FileOperationError,
@@ -29,7 +30,8 @@ from aiplayground.errors import (
 )
 from aiplayground.events import ModelDownloadProgress
 from aiplayground_models import plugin
-from aiplayground_models.download import DownloadCancelled
+from aiplayground_models.download import DownloadCancelled, Status
+from aiplayground_models.manager import DownloadManager
 from aiplayground_models.place import HIDDEN
 
 MODEL = random.Random(2).randbytes(2_000_000)
@@ -131,6 +133,37 @@ async def test_cancel_is_prompt_and_the_next_one_goes_on(tmp_path: Path, hub: Hu
 
 
 @pytest.mark.full
+async def test_what_is_complete_stays_so_while_its_process_ends(
+    tmp_path: Path, hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader of a stream goes as soon as it has read the last event."""
+    ended = asyncio.Event()
+
+    async def messages(*_: Any) -> AsyncIterator[dict[str, Any]]:
+        yield {"event": "done", "path": "/m/x.gguf", "files": ["/m/x.gguf"]}
+        await ended.wait()
+
+    monkeypatch.setattr("aiplayground_models.manager.messages", messages)
+    async with kernel_at(tmp_path, hub) as kernel:
+        manager = kernel.part(DownloadManager)
+        download = manager.start(ModelDownloadInfo(repo=REPO), keep=False)
+        seen = [info.status async for info in download.follow()]
+        manager.drop(download)
+        assert (await manager.cancel(download.id)).status is seen[-1] is Status.COMPLETE
+        assert download.task is not None
+        assert not download.task.done()
+        ended.set()
+        await download.task
+        # A kernel that closes ends the process; that changes nothing either.
+        ended.clear()
+        other = manager.start(ModelDownloadInfo(repo=REPO, filename="x"), keep=False)
+        await manager.wait(other)
+        assert other.task is not None
+        other.task.cancel()
+        await asyncio.wait([other.task])
+        assert other.info.status is Status.COMPLETE
+
+
 async def test_a_killed_fetcher_is_told_and_resumed(tmp_path: Path, hub: HubServer) -> None:
     hub.faults.stall_at.append(700_000)
     async with kernel_at(tmp_path, hub) as kernel:

@@ -31,10 +31,10 @@ from aiplayground.errors import (
 from aiplayground_models.fetcher import work
 from aiplayground_models.fetcher.faults import Later
 from aiplayground_models.fetcher.hub import Hub
-from aiplayground_models.fetcher.item import LOCK, PART
 from aiplayground_models.fetcher.job import Job, Network
 from aiplayground_models.fetcher.report import Reporter
 from aiplayground_models.fetcher.writer import Writer
+from aiplayground_models.partial import DAY, LOCK, NOTE, PART, find_partials
 from aiplayground_models.place import HIDDEN
 
 MODEL = random.Random(1).randbytes(1_500_000)
@@ -466,3 +466,28 @@ def test_a_folder_that_cannot_be_written_is_named(fetch: Fetch, tmp_path: Path) 
     tmp_path.chmod(0o500)
     with pytest.raises(FileOperationError, match="cannot be written"):
         fetch()
+
+
+def test_what_nobody_asks_for_any_more_goes_after_a_time(
+    hub: HubServer, fetch: Fetch, tmp_path: Path
+) -> None:
+    """Of what earlier downloads left, not what this one goes on from, nor what is worked on."""
+    hub.faults.drop_at.extend([700_000, 0, 0, 0, 0])
+    with pytest.raises(ServiceNotAvailable):
+        fetch()
+    (own,) = find_partials([tmp_path])
+    assert (own.repo, own.file, own.size, own.total) == (REPO, FILE, 700_000, len(MODEL))
+    folder = tmp_path / HIDDEN
+    for name in ("old", "new", "busy"):
+        (folder / f"{name}{PART}").write_bytes(b"x")
+        (folder / f"{name}{NOTE}").write_text("torn")
+    for name in ("old", "busy", own.place.name):
+        os.utime(folder / f"{name}{PART}", (0, folder.stat().st_mtime - 31 * DAY))
+    hub.faults.drop_at.clear()
+    with FileLock(folder / f"busy{LOCK}"):
+        fetch(keep_days=30.0)
+    assert starts(hub)[-1] == "bytes=700000-"
+    assert target(tmp_path).read_bytes() == MODEL
+    assert [each.place.name for each in find_partials([tmp_path])] == ["busy", "new"]
+    fetch(keep_days=0.0)
+    assert len(find_partials([tmp_path])) == 2

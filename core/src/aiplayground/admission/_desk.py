@@ -7,7 +7,9 @@ awaited. Whoever comes later sees what was promised before, measured or not.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiplayground._clock import now
@@ -15,8 +17,20 @@ from aiplayground.errors import AIPlaygroundError
 from aiplayground.specs import MemoryEstimate
 
 from ._decide import Decision, Evict, Load, Release, Wait, decide
-from ._measure import MIB, Held, Key, Probe, Reading, free_for, holders_of, measure, needs_of, take
-from ._plan import LoadPlan, make_plan, refusal
+from ._measure import (
+    MIB,
+    Held,
+    Key,
+    Probe,
+    Reading,
+    free_for,
+    holders_of,
+    measure,
+    needs_of,
+    take,
+    without_caches,
+)
+from ._plan import CACHES, LoadPlan, make_plan, refusal
 
 if TYPE_CHECKING:
     import logging
@@ -29,6 +43,9 @@ POLL = 0.25
 
 RECOVERY = 2.0
 """Seconds after an unload in which its memory may come back."""
+
+SPARE_WAIT = 2.0
+"""Seconds in which a backend says what a model could do without."""
 
 Fallback = Callable[[str, str], Awaitable[MemoryEstimate | None]]
 """Estimates a model of a backend that does not itself."""
@@ -56,14 +73,14 @@ class Admission:
 
     # The table ----------------------------------------------------------------------------
 
-    async def admit(self, service: str, model: str) -> None:
-        """Promise memory to a load, making room first. Raises `NotEnoughMemory`.
+    async def admit(self, service: str, model: str) -> bool:
+        """Promise memory to a load, making room first; False if it was promised already.
 
-        The promise holds until `forget`; one that was given is not asked for again.
+        The promise holds until `forget`. Raises `NotEnoughMemory`.
         """
         key = (service, model)
         if self._rules.memory_check == "off" or key in self._promised:
-            return
+            return False
         deadline, recovered, asked = now() + self._patience, 0.0, set[Key]()
         while True:
             estimate = await self._estimate(key)
@@ -71,8 +88,7 @@ class Admission:
             decision, plan = self._look(key, estimate, reading, asked)
             # From here to the promise nothing is awaited.
             if isinstance(decision, Load) or key in self._promised:
-                self._promise(key, estimate)
-                return
+                return self._promise(key, estimate)
             if isinstance(decision, Release):
                 await self._release(decision, asked)
             elif isinstance(decision, Evict):
@@ -83,8 +99,21 @@ class Admission:
             elif self._refused(plan):
                 raise refusal(plan)
             else:
-                self._promise(key, estimate)
-                return
+                return self._promise(key, estimate)
+
+    @asynccontextmanager
+    async def claim(self, service: str, model: str | None) -> AsyncIterator[None]:
+        """Have memory promised to a worker that comes up with a model, unless that fails.
+
+        It may have been promised to whoever has the worker launched. Raises `NotEnoughMemory`.
+        """
+        fresh = model is not None and await self.admit(service, model)
+        try:
+            yield
+        except BaseException:
+            if fresh and model is not None:
+                self.forget(service, model)
+            raise
 
     async def check(self, service: str, model: str) -> None:
         """Raise `NotEnoughMemory` if a load would be refused now; promises nothing."""
@@ -102,22 +131,33 @@ class Admission:
             return LoadPlan(
                 service=service, model=model, outcome="loaded", estimate=estimate, message=said
             )
-        _, plan = self._look(key, estimate, await self._read(), None)
-        return plan
+        reading = await self._read()
+        decision, plan = self._look(key, estimate, reading, set())
+        if not isinstance(decision, Release):
+            return plan
+        decision, later = self._look(key, estimate, reading, None)
+        if isinstance(decision, Load):
+            return plan
+        return replace(later, message=f"{later.message} {CACHES}")
 
     def forget(self, service: str, model: str) -> None:
         """Take a promise back: the model is gone, or was never loaded."""
         self._promised.pop((service, model), None)
 
-    def _promise(self, key: Key, estimate: MemoryEstimate | None) -> None:
+    def _promise(self, key: Key, estimate: MemoryEstimate | None) -> bool:
+        fresh = key not in self._promised
         self._promised[key] = self._known[key] = estimate
+        return fresh
 
     # Decisions ----------------------------------------------------------------------------
 
     def _look(
         self, key: Key, estimate: MemoryEstimate | None, reading: Reading, asked: set[Key] | None
     ) -> tuple[Decision, LoadPlan]:
-        """Decide by what is known now. `asked` were asked to release; None: nobody is to be."""
+        """Decide by what is known now.
+
+        `asked` were asked for their caches already; None: as if all had given them back.
+        """
         service, model = key
         if estimate is None or self._rules.memory_check == "off":
             said = f"What {model} needs is not checked."
@@ -125,7 +165,9 @@ class Admission:
                 service=service, model=model, outcome="unchecked", estimate=estimate, message=said
             )
             return Load(), plan
-        held = self._held(key, asked, reading)
+        held = self._held(key, asked or set(), reading)
+        if asked is None:
+            held, reading = without_caches(held, reading)
         holders = holders_of(held, reading)
         needs, limit = needs_of(estimate), self._rules.memory_limit
         free = free_for(
@@ -139,7 +181,7 @@ class Admission:
         leaving = [each for each in holders if each.leaving]
         return decision, make_plan(key, estimate, needs, free, decision, leaving)
 
-    def _held(self, key: Key, asked: set[Key] | None, reading: Reading) -> list[Held]:
+    def _held(self, key: Key, asked: set[Key], reading: Reading) -> list[Held]:
         """List everything that has memory, or was promised some, but for the model itself."""
         leaving = {(key[0], each) for each in self._services[key[0]].ops.residency.leaving(key[1])}
         found: dict[Key, Held] = {}
@@ -155,7 +197,8 @@ class Admission:
                     last_used=each.last_used,
                     pinned=each.pinned,
                     leaving=own in leaving,
-                    soft=asked is not None and own not in asked and self._is_soft(name),
+                    soft=own not in asked and bool(reading.spare.get(own)),
+                    spare=reading.spare.get(own, 0),
                 )
         for own, estimate in self._promised.items():
             pid = _pid(self._services[own[0]], own[1])
@@ -167,9 +210,6 @@ class Admission:
         if self._services[key[0]].attachment is not None:
             return False
         return key in self._promised or not held.moving
-
-    def _is_soft(self, service: str) -> bool:
-        return self._services[service].ops.find("release_memory") is not None
 
     def _refused(self, plan: LoadPlan) -> bool:
         if self._rules.memory_check == "refuse":
@@ -192,7 +232,20 @@ class Admission:
             for each, moving in service.ops.residency.residents()
             if not moving
         }
-        return await take(self.probe, pids, frozenset(loaded))
+        keep = [key for key in loaded if self._services[key[0]].ops.find("release_memory")]
+        # Before the rest is measured: what is kept later is taken for part of a promise, not lost.
+        spare = dict(zip(keep, await asyncio.gather(*map(self._spare, keep)), strict=True))
+        reading = await take(self.probe, pids)
+        return replace(reading, settled=frozenset(loaded), spare=spare)
+
+    async def _spare(self, key: Key) -> int:
+        """Ask what a model could do without; one that does not say has nothing."""
+        try:
+            async with asyncio.timeout(SPARE_WAIT):
+                return await self._services[key[0]].ops.release(key[1], 0)
+        except (AIPlaygroundError, TimeoutError) as error:
+            self._logger.info("%s does not say what it keeps: %s", key[1], error)
+            return 0
 
     async def _estimate(self, key: Key) -> MemoryEstimate | None:
         """Ask the backend, else go by the files; what fails there must not keep a model out."""

@@ -23,11 +23,13 @@ class Reading:
     """Main memory at one moment: what is free, and what processes have to themselves, by pid.
 
     `settled` were loaded when it began: it may have missed what all others have taken since.
+    `spare` is what models keep and can do without.
     """
 
     free: int
     taken: Mapping[int, int] = field(default_factory=dict)
     settled: frozenset[Key] = frozenset()
+    spare: Mapping[Key, int] = field(default_factory=dict)
 
 
 Probe: TypeAlias = Callable[[Collection[int]], Reading]
@@ -39,9 +41,9 @@ def measure(pids: Collection[int]) -> Reading:
     return Reading(free_memory(), {pid: private_memory([pid]) for pid in pids})
 
 
-async def take(probe: Probe, pids: Collection[int], settled: frozenset[Key]) -> Reading:
+async def take(probe: Probe, pids: Collection[int]) -> Reading:
     """Measure in a thread."""
-    return replace(await asyncio.to_thread(probe, pids), settled=settled)
+    return await asyncio.to_thread(probe, pids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,8 @@ class Held:
     """A model that was promised memory, or has it.
 
     `estimate` is None where nobody could tell. `pid` is the process that has it, if it is known:
-    only then can be told how much of the promise was taken.
+    only then can be told how much of the promise was taken. `spare` of that are caches, which no
+    promise is about. `soft`: it may be asked to give them back.
     """
 
     key: Key
@@ -61,6 +64,7 @@ class Held:
     pinned: bool = False
     leaving: bool = False
     soft: bool = False
+    spare: int = 0
 
 
 def holders_of(held: Collection[Held], reading: Reading) -> list[Holder]:
@@ -111,6 +115,15 @@ def free_for(
     return free
 
 
+def without_caches(held: Collection[Held], reading: Reading) -> tuple[list[Held], Reading]:
+    """Return how it will be once all caches were given back."""
+    given = {each.pid: each.spare for each in held if each.pid is not None}
+    taken = {pid: max(0, size - given.get(pid, 0)) for pid, size in reading.taken.items()}
+    free = reading.free + sum(each.spare for each in held)
+    bare = [replace(each, spare=0, soft=False) for each in held]
+    return bare, replace(reading, free=free, taken=taken)
+
+
 def _device_room(estimate: MemoryEstimate, held: Collection[Held]) -> int | None:
     device = estimate.device
     assert device is not None
@@ -136,14 +149,15 @@ def _owed(held: Held, reading: Reading) -> int:
     if taken is None:
         # Nobody can tell how much: of what is loaded everything, of the others nothing.
         return held.estimate.in_main if held.moving else 0
-    return max(0, held.estimate.in_main - taken)
+    # Caches are not what was promised: that is still to come beside them.
+    return max(0, held.estimate.in_main - max(0, taken - held.spare))
 
 
 def _uses(held: Held, reading: Reading) -> dict[str, int]:
     taken = _taken(held, reading) or 0
     if held.estimate is None:
         return {MAIN: taken}
-    uses = {MAIN: max(taken, held.estimate.in_main), LIMIT: held.estimate.in_main}
+    uses = {MAIN: max(taken, held.estimate.in_main + held.spare), LIMIT: held.estimate.in_main}
     if held.estimate.device is not None:
         uses[held.estimate.device.id] = held.estimate.on_device
     return uses

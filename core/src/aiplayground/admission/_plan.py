@@ -22,6 +22,8 @@ REASON = "not-enough-memory"
 WORTH = 2**20
 """Bytes that a change must save to be named."""
 
+CACHES = "Caches of loaded models are given back before that; they are not enough."
+
 ANYWAY = "To load it all the same, set residency.memory_check to warn."
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GUIDE = "guide"
 """The model that ships with the program: the one that engines are checked with, if it is here."""
+ONLY_GUIDE = "Only what ships with the program. Models that fit this computer: aipg models suggest"
 QUESTION = "What is AI Playground?"
 TOKENS = 48
 """Length of the answer at most: enough for a figure of speed, little enough to wait for."""
@@ -37,11 +38,14 @@ async def check_models(kernel: Kernel) -> AsyncIterator[Finding]:
     if models:
         names = ", ".join(each.name for each in models[:8])
         more = f" and {len(models) - 8} more" if len(models) > 8 else ""
-        yield Finding("models", Verdict.OK, f"{names}{more}", details={"count": len(models)})
+        packs = {str(path) for path in kernel.library.packs}
+        advice = ONLY_GUIDE if all(each.path in packs for each in models) else ""
+        yield Finding("models", Verdict.OK, f"{names}{more}", advice, {"count": len(models)})
     else:
         advice = (
-            f"Put a GGUF file into {kernel.model_paths.root}, or try the tiny model that explains "
-            f"this program: pip install aiplayground-guide."
+            f"Take one that fits this computer: aipg models suggest. Or put a GGUF file into "
+            f"{kernel.model_paths.root}; or try the tiny model that explains this program: "
+            f"pip install aiplayground-guide."
         )
         yield Finding("models", Verdict.WARN, "there is no model yet", advice)
 

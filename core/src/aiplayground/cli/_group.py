@@ -54,8 +54,34 @@ class Brought(NamedTuple):
     help: str
 
 
+MEANT = {
+    "ask": "chat",
+    "download": "pull",
+    "get": "pull",
+    "install": "setup",
+    "list": "models",
+    "ls": "models",
+    "models delete": "models rm",
+    "models download": "pull",
+    "models list": "models",
+    "models ls": "models",
+    "models pull": "pull",
+    "models remove": "models rm",
+    "models show": "models info",
+    "ps": "services",
+    "rm": "models rm",
+    "run": "chat",
+    "search": "models suggest",
+    "show": "models info",
+    "status": "services",
+}
+"""What other programs call a command of ours."""
+
 BROUGHT = {
     "pull": Brought("aiplayground-models", "Download a model from the Hugging Face Hub."),
+    "downloads": Brought(
+        "aiplayground-models", "List downloads, and what is left of earlier ones."
+    ),
     "models suggest": Brought("aiplayground-models", "Suggest models that fit this computer."),
     "config hf-token": Brought("aiplayground-models", "Store the token for the Hugging Face Hub."),
 }
@@ -94,7 +120,7 @@ class CommandGroup(click.Group):
             from aiplayground.errors import suggest
 
             known = [*COMMANDS, *BROUGHT, *_of_plugins(ctx)]
-            ctx.fail(f"There is no command '{name}'.{suggest(name, known)}")
+            ctx.fail(f"There is no command '{name}'.{other_name(name) or suggest(name, known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -132,6 +158,11 @@ class OpenGroup(click.Group):
         }
         with formatter.section("Commands"):
             formatter.write_dl(sorted({**brought, **own}.items()))
+
+
+def other_name(name: str) -> str:
+    """Return a hint for what other programs call a command, or an empty string."""
+    return f" Use: aipg {MEANT[name]}" if name in MEANT else ""
 
 
 def brought_command(ctx: click.Context, name: str) -> click.Command | None:

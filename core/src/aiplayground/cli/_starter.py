@@ -68,9 +68,10 @@ def _has_models(app: App) -> bool:
 
 def _best(app: App) -> Any:
     """Return the most capable model that is no large download and leaves half of the memory."""
-    from aiplayground.memory import free_memory
-    from aiplayground_models.commands.suggest import suggestions
+    from dataclasses import replace
 
-    room = free_memory() // 2
-    found = (each.starter for each in suggestions(app, "chat") if each.fits)
-    return next((each for each in found if each.size <= MOST and each.memory <= room), None)
+    from aiplayground_models.commands.suggest import memory_here, suggestions
+
+    half = [replace(each, free=each.free // 2) for each in memory_here(app)]
+    found = (each.starter for each in suggestions(app, half, "chat") if each.fits)
+    return next((each for each in found if each.size <= MOST), None)

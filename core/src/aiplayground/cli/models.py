@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._app import App, json_option
-from ._group import OpenGroup
+from ._group import OpenGroup, other_name
 from ._output import print_json, print_table, say, size_text
 from ._run import run_with_kernel
 from .completion import complete_model
@@ -33,8 +33,9 @@ class ModelsGroup(OpenGroup):
         if not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
             from aiplayground.errors import suggest
 
-            hint = suggest(args[0], self.commands)
-            ctx.fail(f"There is no command 'models {args[0]}'.{hint}")
+            name = f"models {args[0]}"
+            hint = other_name(name) or suggest(args[0], [*self.commands, "suggest"])
+            ctx.fail(f"There is no command '{name}'.{hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -218,7 +219,8 @@ def _print(
             [[*_row(each, where), each.path] if paths else _row(each, where) for each in models],
         )
     else:
-        say("There are no models here yet. Put a GGUF file into this folder:")
+        say("There are no models here yet. These fit this computer: aipg models suggest")
+        say("You can also put a GGUF file into this folder:")
         say(f"  {where.root}")
         say("or install the tiny one that explains this program: pip install aiplayground-guide")
     if problems:

@@ -81,7 +81,7 @@ class App:
             METRICS_PATH: {"GET": self._show_metrics},
             LOAD_PATH: {"POST": self._load},
             UNLOAD_PATH: {"POST": self._unload},
-            RELEASE_PATH: {"POST": self._release},
+            RELEASE_PATH: {"GET": self._releasable, "POST": self._release},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -212,6 +212,12 @@ class App:
         await read_body(exchange.receive)
         await self._host.unload()
         await send_json(exchange.send, 200, {"model": None})
+
+    async def _releasable(self, exchange: Exchange) -> None:
+        check_token(exchange.headers, self._token)
+        engine = self._host.engine
+        kept = engine.releasable if isinstance(engine, ReleasingEngine) else 0
+        await send_json(exchange.send, 200, {"releasable": kept})
 
     async def _release(self, exchange: Exchange) -> None:
         check_token(exchange.headers, self._token)

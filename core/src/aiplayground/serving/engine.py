@@ -112,6 +112,10 @@ class RerankEngine(Protocol):
 class ReleasingEngine(Protocol):
     """An engine that keeps things in memory which it can do without."""
 
+    @property
+    def releasable(self) -> int:
+        """The bytes of them now; asked for on the loop, at any time."""
+
     async def release(self) -> int:
         """Give them up and return the bytes; requests in progress go on."""
 

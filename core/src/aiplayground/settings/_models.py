@@ -6,10 +6,12 @@ documentation are made from them. Durations are in seconds.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from aiplayground.models._external import PROGRAMS
 from aiplayground.models._kinds import KINDS
 
 from ._attach import AttachSettings, EndpointSettings
@@ -19,6 +21,37 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 """A duration in seconds; 0 means "never" or "no limit" where the description says so."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def _address(text: str) -> str:
+    """Refuse what is no address; return it without the slash at its end."""
+    if not text.startswith(("http://", "https://")) or any(c.isspace() for c in text):
+        raise ValueError("must begin with http:// or https://")
+    return text.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_address)]
+
+
+PROXIES = ("http", "https", "socks5", "socks5h")
+
+
+def _proxy(value: SecretStr) -> SecretStr:
+    """Refuse what is no address of a proxy, without showing it."""
+    scheme, separator, rest = value.get_secret_value().strip().partition("://")
+    if not separator or scheme not in PROXIES or not rest or any(c.isspace() for c in rest):
+        raise ValueError("must be an address such as http://proxy:8080")
+    return value
+
+
+def _program(entry: str) -> str:
+    """Refuse what is neither a program's name nor the path of a folder: a misspelt name."""
+    if entry not in PROGRAMS and not Path(entry).expanduser().is_absolute():
+        raise ValueError(f"must be one of {', '.join(PROGRAMS)}, or an absolute path")
+    return entry
+
+
+Programs = Annotated[tuple[Annotated[str, AfterValidator(_program)], ...], Field(strict=False)]
 
 
 class PluginSettings(Section):
@@ -78,7 +111,7 @@ class ModelSettings(Section):
         default=ModelPathSettings(),
         description="The folder of each kind of model, where it is not below the root.",
     )
-    external: Names = Field(
+    external: Programs = Field(
         default=(),
         description=(
             "Other programs whose models are used where they lie, and never changed: "
@@ -103,16 +136,6 @@ class ModelSettings(Section):
     )
 
 
-def _address(text: str) -> str:
-    """Refuse what is no address; return it without the slash at its end."""
-    if not text.startswith(("http://", "https://")) or any(c.isspace() for c in text):
-        raise ValueError("must begin with http:// or https://")
-    return text.rstrip("/")
-
-
-Address = Annotated[str, AfterValidator(_address)]
-
-
 class HubSettings(Section):
     """How models are downloaded from the Hugging Face Hub (by aiplayground-models)."""
 
@@ -130,7 +153,7 @@ class HubSettings(Section):
             "the endpoint's checksums. It never gets the token."
         ),
     )
-    proxy: SecretStr | None = Field(
+    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = Field(
         default=None,
         description="Address of the proxy; not set: `HTTPS_PROXY` and `HTTP_PROXY`.",
     )
@@ -156,6 +179,13 @@ class HubSettings(Section):
     patience: Seconds = Field(
         default=300,
         description="Seconds in all that a file waits for a Hub that asks to wait (HTTP 429).",
+    )
+    keep_partial: Annotated[float, Field(ge=0, le=36_500)] = Field(
+        default=30,
+        description=(
+            "Days that what a download left of a file is kept; what is older is removed when the "
+            "next one begins. 0: never. `aipg downloads` lists it."
+        ),
     )
     xet: bool = Field(
         default=True, description="Fetch files over Xet, the Hub's storage by chunks, where it can."

@@ -32,7 +32,8 @@ async def healthy(exchange: Exchange) -> None:
 async def check_model_loaded(kernel: Kernel, exchange: Exchange) -> None:
     """`POST /api/checkModelAlreadyLoaded`."""
     repo, filename = _asked(parse_object(await exchange.body()))
-    model = next((m for m in await kernel.models() if _is_it(m, repo, filename)), None)
+    found = [each for each in await kernel.models() if _is_it(each, repo, filename)]
+    model = min(found, key=lambda each: _distance(each, repo), default=None)
     loaded = bool(model and model.loaded)
     data: dict[str, Any] = {"loaded": loaded}
     if model is not None:
@@ -58,6 +59,12 @@ def _is_it(model: ModelInfo, repo: str, filename: str) -> bool:
     if filename:
         return path.endswith(f"/{filename}") or model.name == filename.removesuffix(".gguf")
     return model.name in (repo, repo.rpartition("/")[2])
+
+
+def _distance(model: ModelInfo, repo: str) -> tuple[bool, bool]:
+    """Order files of one name: the one in its repository's folder, then one that is in memory."""
+    own = bool(repo) and f"/{repo}/" in model.path.replace("\\", "/")
+    return not own, not model.loaded
 
 
 def absent(path: str) -> ServiceNotAvailable:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from aiplayground.errors import AIPlaygroundError
+from aiplayground.errors import AIPlaygroundError, InvalidParameters
 from aiplayground.serving.asgi import Receive, Scope, Send
 
 from .access import Access
@@ -24,8 +24,8 @@ KERNEL = "aiplayground.kernel"
 OPEN_ATTRIBUTE = "aiplayground_open"
 """An endpoint with this attribute set to True needs no token."""
 
-_FULL = 2
-"""The value of Starlette's `Match.FULL`."""
+_PARTIAL, _FULL = 1, 2
+"""The values of Starlette's `Match`: the path alone, and the method, too."""
 
 
 class Mounted:
@@ -65,8 +65,22 @@ class Mounts:
         self._routes = kernel.routes()
 
     def find(self, exchange: Exchange) -> Mounted | None:
-        """Return the route that answers a request, if any does."""
-        return self._matching(exchange.scope)
+        """Return the route that answers a request, if any does.
+
+        Raises `InvalidParameters` where there is one for other methods alone.
+        """
+        found = self._matching(exchange.scope)
+        if found is None and (methods := self._methods(exchange.scope)):
+            raise InvalidParameters(
+                f"{exchange.path} answers {', '.join(methods)}, not {exchange.method}.",
+                details={"reason": "method"},
+            )
+        return found
+
+    def _methods(self, scope: Scope) -> list[str]:
+        """Return the methods of the routes whose path alone matches."""
+        there = [each for each in self._routes if each.matches(scope)[0].value == _PARTIAL]
+        return sorted({name for each in there for name in getattr(each, "methods", None) or ()})
 
     async def websocket(
         self, scope: Scope, receive: Receive, send: Send, check: Callable[[Scope], None]

@@ -39,15 +39,15 @@ async def estimate_model(ctx: ServiceContext, name: str) -> MemoryEstimate | Non
 
 
 async def release(ctx: ServiceContext, name: str, wanted: int) -> int:
-    """Have the worker of a model give up what it keeps for later.
+    """Have the worker of a model give up what it keeps for later; with 0, ask how much that is.
 
     What llama-server keeps, nobody can take from it while it runs.
     """
     if ctx.settings.engine != "python":
         return 0
-    from .residency import release as release_from_worker
+    from . import residency
 
-    return await release_from_worker(ctx, name)
+    return await (residency.release(ctx, name) if wanted else residency.releasable(ctx, name))
 
 
 def read_files(settings: Settings, model: LocalModel) -> Files:

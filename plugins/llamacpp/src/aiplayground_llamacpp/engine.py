@@ -143,6 +143,12 @@ class LlamaEngine:
                 seat.runner.abort(unloaded())
             await self._thread.call(self._vacate, seat)
 
+    @property
+    def releasable(self) -> int:
+        """Bytes of conversations that no slot holds."""
+        runner = self._seat.runner if self._seat is not None else None
+        return 0 if runner is None else runner.counters.prompt_cache_bytes
+
     async def release(self) -> int:
         """Give up conversations that no slot holds; return the bytes."""
         seat = self._seat

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SERVED = frozenset({"llm", "embedding"})
 """Types of models that a worker can load."""
 
+RELEASE_TIMEOUT = 2.0
+"""Seconds in which a worker says what it could give up."""
+
 UNLOAD_TIMEOUT = 30.0
 """Seconds in which a worker frees a model; it has no request in progress then."""
 
@@ -44,6 +47,14 @@ async def load(ctx: ServiceContext, name: str) -> None:
     body = {"path": str(model.path), "name": model.name, "replace": False}
     await _post(ctx, primary, LOAD_PATH, body, ctx.settings.load_timeout)
     primary.model = name
+
+
+async def releasable(ctx: ServiceContext, name: str) -> int:
+    """Return the bytes of caches that the worker of a model has."""
+    worker = _holder(ctx, name)
+    if worker is None:
+        return 0
+    return int((await _ask(ctx, worker, RELEASE_PATH, RELEASE_TIMEOUT)).get("releasable", 0))
 
 
 async def release(ctx: ServiceContext, name: str) -> int:
@@ -112,12 +123,26 @@ def _holder(ctx: ServiceContext, name: str) -> WorkerHandle | None:
 async def _post(
     ctx: ServiceContext, worker: WorkerHandle, path: str, body: dict[str, Any], timeout: float
 ) -> dict[str, Any]:
+    return await _ask(ctx, worker, path, timeout, method="POST", json=body)
+
+
+async def _ask(
+    ctx: ServiceContext,
+    worker: WorkerHandle,
+    path: str,
+    timeout: float,
+    *,
+    method: str = "GET",
+    **more: Any,
+) -> dict[str, Any]:
     import httpx  # here: models are listed before there is a worker to talk to
 
     headers = {"Authorization": f"Bearer {worker.token}"}
     url = worker.base_url
     try:
-        answer = await ctx.http.post(url + path, json=body, headers=headers, timeout=timeout)
+        answer = await ctx.http.request(
+            method, url + path, headers=headers, timeout=timeout, **more
+        )
         told = answer.json()
     except (httpx.TransportError, ValueError) as error:
         raise await ctx.lost(url, error) from error

@@ -117,7 +117,8 @@ class DownloadManager:
 
     def drop(self, download: Download) -> None:
         """End a download if nobody wants it any more, without waiting for its end."""
-        if download.task is not None and not download.kept and not download.waiters:
+        wanted = download.kept or download.waiters or download.info.ended
+        if download.task is not None and not wanted:
             download.task.cancel()
 
     async def aclose(self) -> None:
@@ -193,6 +194,7 @@ class DownloadManager:
             folder=str(request.folder),
             base=str(request.base),
             connections=self._settings.connections,
+            keep_days=self._settings.keep_partial,
         )
         told = 0.0
         clock = asyncio.get_running_loop().time
@@ -234,8 +236,11 @@ class DownloadManager:
         )
 
     def _ended(self, download: Download) -> None:
-        """Take note of a task that was cancelled, perhaps before it ran at all."""
-        if download.task is None or not download.task.cancelled():
+        """Take note of a task that was cancelled, perhaps before it ran at all.
+
+        One that has said its last word may still wait for the end of its process.
+        """
+        if download.task is None or not download.task.cancelled() or download.info.ended:
             return
         error = DownloadCancelled(
             f"The download of {download.info.filename} was cancelled. What came is kept: ask "

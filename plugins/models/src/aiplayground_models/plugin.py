@@ -28,9 +28,10 @@ def register_routes() -> Sequence[Any]:
 
 @hookimpl
 def register_commands() -> Mapping[str, str]:
-    """Bring `aipg pull`, `aipg config hf-token` and `aipg models suggest`."""
+    """Bring `aipg pull`, `downloads`, `config hf-token` and `models suggest`."""
     return {
         "pull": "aiplayground_models.commands.pull:command",
         "config hf-token": "aiplayground_models.commands.token:command",
+        "downloads": "aiplayground_models.commands.downloads:command",
         "models suggest": "aiplayground_models.commands.suggest:command",
     }

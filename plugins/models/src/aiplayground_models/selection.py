@@ -23,6 +23,7 @@ _QUANT = re.compile(
     r"(?=$|[-./])",
     re.IGNORECASE,
 )
+_WEIGHTS = (".gguf", ".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".onnx")
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.ot", "*.onnx*", "*.tflite")
 
 
@@ -89,7 +90,9 @@ def gguf_groups(files: Iterable[RemoteFile]) -> list[Group]:
 
 def main_file(files: Sequence[RemoteFile]) -> RemoteFile:
     """Return the file that a model is loaded by: the first part, the weights, or the first."""
-    return next((each for each in files if not _is_projector(each.path)), files[0])
+    models = [each for each in files if not _is_projector(each.path)]
+    weights = (each for each in models if each.path.endswith(_WEIGHTS))
+    return next(weights, models[0] if models else files[0])
 
 
 def _named(repo: str, files: Sequence[RemoteFile], paths: Iterable[str]) -> list[RemoteFile]:
@@ -123,7 +126,13 @@ def _matching(repo: str, files: Sequence[RemoteFile], wanted: Wanted) -> list[Re
         if (not wanted.include or _fits(each.path, wanted.include))
         and not _fits(each.path, wanted.exclude)
     ]
-    return found or _miss(repo, ", ".join(wanted.include or wanted.exclude), files)
+    if not found:
+        raise ModelNotFound(
+            f"{repo} has no file that the patterns leave over. There are: "
+            f"{_list([each.path for each in files])}.",
+            details={"repo": repo, "files": [e.path for e in files][:LISTED], "reason": "no-file"},
+        )
+    return found
 
 
 def _fits(path: str, patterns: Iterable[str]) -> bool:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
+from .room import Room
+
 Purpose = Literal["chat", "code", "vision", "embedding", "small"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
 
@@ -62,12 +64,12 @@ def read_starters() -> tuple[Starter, ...]:
 
 
 def suggest(
-    starters: Sequence[Starter], *, memory: int, disk: int, purpose: str | None = None
+    starters: Sequence[Starter], *, memory: Sequence[Room], disk: int, purpose: str | None = None
 ) -> list[Suggestion]:
     """Return all that are for a purpose, those that fit first, the most capable of them on top.
 
-    `memory` and `disk` are the free bytes. More capable is what needs more memory; of two alike the
-    one whose licence permits more.
+    It fits if one of the memories has room, the first that has is named. `disk` is in free bytes.
+    More capable is what needs more memory; of two alike the one whose licence permits more.
     """
     chosen = [each for each in starters if purpose is None or purpose in each.good_for]
     judged = [_judge(each, memory, disk) for each in chosen]
@@ -80,15 +82,17 @@ def _rank(each: Suggestion) -> tuple[bool, int, bool]:
     return not each.fits, -memory if each.fits else memory, not free
 
 
-def _judge(starter: Starter, memory: int, disk: int) -> Suggestion:
+def _judge(starter: Starter, memory: Sequence[Room], disk: int) -> Suggestion:
     needs = f"needs about {_gb(starter.memory)} of memory"
-    if starter.memory > memory:
-        return Suggestion(starter, False, f"{needs}, and {_gb(memory)} are free")
+    room = next((each for each in memory if starter.memory <= each.free), None)
+    if room is None:
+        there = " and ".join(f"{_gb(each.free)} {each.where}" for each in memory)
+        return Suggestion(starter, False, f"{needs}, and there are {there}")
     if starter.size + DISK_RESERVE > disk:
         return Suggestion(
             starter, False, f"takes about {_gb(starter.size)} of the disk, {_gb(disk)} are free"
         )
-    return Suggestion(starter, True, f"{needs}; {_gb(memory)} are free")
+    return Suggestion(starter, True, f"{needs}; {_gb(room.free)} are free {room.where}")
 
 
 def _gb(size: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,8 @@ import click
 
 from aiplayground.cli._app import json_option
 from aiplayground.cli._output import print_json, say, size_text
+from aiplayground.cli._run import run_with_kernel
+from aiplayground_models.room import Room, look
 from aiplayground_models.starters import PURPOSES, Suggestion, read_starters, suggest
 
 if TYPE_CHECKING:
@@ -28,13 +31,19 @@ SHOWN = 3
 def command(app: App, purpose: str | None, every: bool) -> None:
     """Suggest models to start with that fit this computer.
 
-    Goes by the main memory and the disk space that are free now. Sizes are approximate until `aipg
-    pull` asks for them.
+    Goes by what is free now: on graphics cards that an engine here can use, in main memory, on the
+    disk. Sizes are approximate until `aipg pull` asks for them.
     """
-    found = suggestions(app, purpose)
+    memory = memory_here(app)
+    found = suggestions(app, memory, purpose)
     shown = found if every else [each for each in found if each.fits][:SHOWN]
     if app.json:
-        print_json({"models": [_as_json(each) for each in shown]})
+        print_json(
+            {
+                "models": [_as_json(each) for each in shown],
+                "memory": [asdict(each) for each in memory],
+            }
+        )
         return
     if not shown:
         say("None of the models to start with fits into what is free. --all shows why.")
@@ -42,13 +51,17 @@ def command(app: App, purpose: str | None, every: bool) -> None:
         _print(each)
 
 
-def suggestions(app: App, purpose: str | None = None) -> list[Suggestion]:
+def memory_here(app: App) -> tuple[Room, ...]:
+    """Return the memories of this computer; engines are asked for their devices."""
+    return run_with_kernel(app, look)
+
+
+def suggestions(app: App, memory: Sequence[Room], purpose: str | None = None) -> list[Suggestion]:
     """Return what suits this computer now."""
     from aiplayground.cli.models import model_paths
-    from aiplayground.memory import free_memory
 
     disk = shutil.disk_usage(_existing(model_paths(app).root)).free
-    return suggest(read_starters(), memory=free_memory(), disk=disk, purpose=purpose)
+    return suggest(read_starters(), memory=memory, disk=disk, purpose=purpose)
 
 
 def _print(each: Suggestion) -> None:

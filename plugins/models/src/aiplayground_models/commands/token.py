@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -43,6 +44,8 @@ def check_token(value: str) -> str | None:
 
 
 def _test(app: App) -> None:
+    # Read at import: else the library asks huggingface.co, wherever the Hub is, what it runs in.
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     from aiplayground.errors import ServiceNotAvailable
     from aiplayground.secrets import HF_TOKEN, Secrets
     from aiplayground.settings import load_layers

@@ -18,6 +18,8 @@ from aiplayground.errors import (
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may succeed."""
 
+PROXY_REFUSES = 407
+
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _SET_TOKEN = "set a token with: aipg config hf-token"
 
@@ -59,6 +61,8 @@ def explain(
     code, said = headers.get("x-error-code", ""), headers.get("x-error-message", "")
     details: dict[str, Any] = {"repo": repo, "status": status}
     page = f"{endpoint}/{repo}"
+    if status == PROXY_REFUSES:
+        return proxy_refuses()
     if status in RETRIED:
         return Later(_busy(status), retry_after(headers), status=status)
     if code == "GatedRepo" or "gated" in said.lower():
@@ -114,6 +118,25 @@ def gave_up(later: Later, *, endpoint: str, token: bool, attempts: int) -> Servi
         "connection, and the settings 'hub.endpoint', 'hub.proxy' and 'hub.ca_bundle'. What came "
         "is kept; ask again, and it goes on there.",
         details={**details, "reason": "unreachable"},
+    )
+
+
+def not_trusted(host: str, why: str) -> ServiceNotAvailable:
+    """Return the error for a certificate of an authority that is not known, or for another host."""
+    return ServiceNotAvailable(
+        f"The certificate of {host} is not trusted: {why}. If your network, or a Hub of your own, "
+        "has an authority of its own, name the file with its certificate (PEM) in the setting "
+        "'hub.ca_bundle'.",
+        details={"host": host, "reason": "certificate"},
+    )
+
+
+def proxy_refuses() -> ServiceNotAvailable:
+    """Return the error for a proxy that wants to know who asks. Its address may hold a password."""
+    return ServiceNotAvailable(
+        "The proxy asks for a name and a password, or does not take those it got (HTTP 407). Write "
+        "them into the setting 'hub.proxy', as in http://name:password@proxy:8080.",
+        details={"status": PROXY_REFUSES, "reason": "proxy"},
     )
 
 

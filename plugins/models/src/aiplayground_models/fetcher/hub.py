@@ -28,7 +28,7 @@ from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 from aiplayground.errors import InvalidSettings, ServiceNotAvailable
 from aiplayground_models.selection import RemoteFile
 
-from .faults import Later, explain, gave_up
+from .faults import PROXY_REFUSES, Later, explain, gave_up, not_trusted, proxy_refuses
 from .job import Network
 
 
@@ -123,10 +123,17 @@ class Hub:
         except httpx2.TimeoutException as error:
             raise Later(f"nothing came for {self.network.timeout:g} s") from error
         except httpx2.ProxyError as error:
+            if str(error).startswith(str(PROXY_REFUSES)):
+                raise proxy_refuses() from error
             # Its text may hold the proxy's address, and so a password.
             raise Later("the proxy refuses the connection") from error
         except httpx2.HTTPError as error:
-            raise Later(str(error) or type(error).__name__) from error
+            text = str(error) or type(error).__name__
+            _, untrusted, why = text.partition("CERTIFICATE_VERIFY_FAILED] ")
+            if untrusted:
+                host = error.request.url.host
+                raise not_trusted(host, why.partition(" (_ssl")[0]) from error
+            raise Later(text) from error
 
     def _client(self) -> httpx2.Client:
         network = self.network

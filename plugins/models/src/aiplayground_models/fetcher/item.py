@@ -10,12 +10,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from aiplayground_models.partial import PART, WHOLE
 from aiplayground_models.selection import RemoteFile
 
 from .hashing import check, new_digest
-
-PART, WHOLE, LOCK = ".part", ".whole", ".lock"
-"""What is on its way, what is complete and checked, and who works on it."""
 
 
 @dataclass(frozen=True, slots=True)

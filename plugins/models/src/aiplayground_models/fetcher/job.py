@@ -33,7 +33,7 @@ class Job:
     """One download: what of which repository, and where to. Paths are absolute.
 
     `folder` is what the files go into; `base` is the folder of ours around it, which keeps what is
-    not complete.
+    not complete; other parts that did not change for `keep_days` are removed there (0: none).
     """
 
     network: Network
@@ -46,6 +46,7 @@ class Job:
     folder: str
     base: str
     connections: int = 4
+    keep_days: float = 0.0
 
     def dump(self) -> bytes:
         """Return it as a line."""

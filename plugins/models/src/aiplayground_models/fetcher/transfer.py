@@ -11,11 +11,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from aiplayground.errors import ModelNotFound, ServiceNotAvailable
+from aiplayground_models.partial import LOCK
 from aiplayground_models.selection import RemoteFile
 
 from .faults import Later, gave_up, write_failed, wrong_bytes
 from .hub import Hub
-from .item import LOCK, Item
+from .item import Item
 from .report import Reporter
 from .writer import Writer
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -10,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from aiplayground.errors import FileOperationError
+from aiplayground_models.partial import DAY, forget, sweep, write_note
 from aiplayground_models.place import HIDDEN, inside
 from aiplayground_models.selection import RemoteFile, Wanted, choose, main_file
 
 from .faults import disk_full, write_failed
 from .hub import Hub
-from .item import LOCK, Item, is_there, part_name, size_of
+from .item import Item, is_there, part_name, size_of
 from .job import Job
 from .report import Reporter
 from .transfer import Transfer, persist
@@ -86,6 +88,11 @@ def _fetch_all(job: Job, items: Sequence[Item], transfer: Transfer, reporter: Re
         else:
             missing.append(item)
     (Path(job.base) / HIDDEN).mkdir(parents=True, exist_ok=True)
+    if job.keep_days:
+        oldest = time.time() - job.keep_days * DAY
+        sweep(Path(job.base), before=oldest, but={each.part for each in items})
+    for item in missing:
+        write_note(item.part, job.repo, item.file.path, item.file.size)
     _check_room(job, missing)
     reporter.status("downloading")
     _all_of(job, missing, transfer)
@@ -115,7 +122,7 @@ def _place(item: Item) -> None:
             details={"path": str(item.target)},
         )
     item.whole.replace(item.target)
-    item.part.with_name(item.part.name + LOCK).unlink(missing_ok=True)
+    forget(item.part)
 
 
 def _check_room(job: Job, items: Sequence[Item]) -> None:
