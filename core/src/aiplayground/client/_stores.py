@@ -17,6 +17,7 @@ from pydantic.alias_generators import to_snake
 from aiplayground.errors import AIPlaygroundError, ServiceNotAvailable
 from aiplayground.stores import Observable, Store, StoreState
 from aiplayground.stores._observe import S
+from aiplayground.stores._patch import Unfit, parts_of, patched
 from aiplayground.stores._state import read_changes, read_state
 from aiplayground.validation import camel
 
@@ -48,6 +49,7 @@ class RemoteStore(Observable[S]):
         self._kind = kind
         self._ask = ask
         self._shown = asyncio.Event()
+        self._document: dict[str, Any] = {}
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def call(self, action: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
@@ -91,15 +93,26 @@ class RemoteStore(Observable[S]):
         if "state" in told:
             kind = type(self._state) if self._kind else _state_of(told["state"])
             state: Any = read_state(kind, told["state"])
+            self._document = dict(told["state"])
             self._advance(state, told["version"], None)
             if not self.ready.done():
                 self.ready.set_result(None)
-        elif told["version"] != self._version + 1:
+        elif told["version"] != self._version + 1 or not self._change(told):
             return False
-        else:
-            changes, state = read_changes(self._state, told["changes"])
-            self._advance(state, told["version"], changes)
         self._shown.set()
+        return True
+
+    def _change(self, told: Mapping[str, Any]) -> bool:
+        """Show a change; returns False if it is not one of what was there."""
+        operations = told.get("patches", ())
+        try:
+            document = patched({**self._document, **told["changes"]}, operations)
+        except Unfit:
+            return False
+        names = {*told["changes"], *(parts_of(each["path"])[0] for each in operations)}
+        changes, state = read_changes(self._state, {name: document[name] for name in names})
+        self._document = document
+        self._advance(state, told["version"], changes)
         return True
 
     def lose(self, error: AIPlaygroundError | None) -> None:

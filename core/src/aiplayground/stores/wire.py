@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic.alias_generators import to_camel
 
 from ._observe import Change
+from ._patch import Operation, diff, escape, is_lighter
 from ._state import plain_fields, plain_getters
 from ._store import Store
 
@@ -28,18 +30,33 @@ def whole(store: Store[Any]) -> dict[str, Any]:
 def update(change: Change[Any]) -> dict[str, Any]:
     """Return a change: `changes` and `getters` hold what became another.
 
-    A snapshot has the whole `state` in the place of `changes`.
+    Of a field that is long and became a little different `patches` say what; the key is left out
+    where there are none. A snapshot has the whole `state` in the place of both.
     """
     state, before = change.state, change.before
+    told: dict[str, Any] = {"store": change.store, "version": change.version}
     getters = type(state).getters()
-    if before is not None:
+    if before is None:
+        told["state"] = plain_fields(state, change.changes)
+    else:
+        told |= _differences(
+            plain_fields(before, change.changes), plain_fields(state, change.changes)
+        )
         getters = tuple(each for each in getters if getattr(state, each) != getattr(before, each))
-    return {
-        "store": change.store,
-        "version": change.version,
-        "state" if change.snapshot else "changes": plain_fields(state, change.changes),
-        "getters": plain_getters(state, getters),
-    }
+    return {**told, "getters": plain_getters(state, getters)}
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Return whole fields as `changes`, and those of which a part is shorter as `patches`."""
+    changes: dict[str, Any] = {}
+    patches: list[Operation] = []
+    for name, value in after.items():
+        operations = list(diff(before[name], value, f"/{escape(name)}"))
+        if is_lighter(operations, value):
+            patches += operations
+        else:
+            changes[name] = value
+    return {"changes": changes, "patches": patches} if patches else {"changes": changes}
 
 
 def described(kind: type[Store[Any]]) -> dict[str, Any]:
