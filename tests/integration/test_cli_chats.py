@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +82,57 @@ def test_a_conversation_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     assert cli.run("chat", "hello").returncode == 0
     page = json.loads(aipg(cli.home, "chats", "--json").stdout)
     assert len(page["items"]) == 1, "a single answer is not kept"
+
+
+def answers(cli: Cli) -> list[tuple[str, str]]:
+    """Return the answers on the disk, while another program writes them."""
+    file = cli.home / "data" / "conversations" / "conversations.db"
+    if not file.exists():
+        return []
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(
+            "SELECT content, status FROM messages WHERE role = 'assistant' ORDER BY seq"
+        ).fetchall()
+
+
+def until_kept(cli: Cli, kept: list[tuple[str, str]]) -> None:
+    """Wait until these answers are on the disk."""
+    deadline = time.monotonic() + 20
+    while answers(cli) != kept:
+        assert time.monotonic() < deadline, answers(cli)
+        time.sleep(0.05)
+
+
+@needs_terminal
+def test_of_an_answer_that_the_program_does_not_outlive_all_is_kept(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    chat = Conversation(cli)
+    chat.sees(PROMPT)
+    chat.says("begin wait never")
+    until_kept(cli, [("begin ", "streaming")])
+    chat.terminal.kill(signal.SIGKILL)
+    chat.terminal.close(force=True)
+    with subprocess.Popen(
+        [*cli.argv, "chat", "--continue", "more wait"],
+        env=cli.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    ) as once:
+        until_kept(cli, [("begin ", "interrupted"), ("more ", "streaming")])
+        once.terminate()
+        assert once.wait(20) == 143
+    again = Conversation(cli, "--continue")
+    again.sees("Going on with: begin wait never (4 messages)")
+    again.sees("(the last answer is not whole: interrupted)")
+    again.sees(PROMPT)
+    again.says("and")
+    again.sees("and <uauau>")
+    again.types(CTRL_D)
+    assert again.ends() == 0
+    until_kept(
+        cli, [("begin ", "interrupted"), ("more ", "interrupted"), ("and <uauau>", "complete")]
+    )
 
 
 @needs_terminal

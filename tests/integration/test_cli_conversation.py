@@ -79,6 +79,10 @@ def test_a_conversation_remembers_what_was_said(chat: Conversation) -> None:
     chat.sees("Instructions: be brief")
     chat.says("more")
     chat.sees("more <suau>")
+    chat.says("/preset Sumarise")
+    chat.sees("Did you mean 'Summarise'?")
+    chat.says("/preset Summarise/points")
+    chat.sees("Preset: Summarise/points; model: parrot")
     chat.types(CTRL_D)
     assert chat.ends() == 0
     assert not psutil.pid_exists(chat.cli.worker())

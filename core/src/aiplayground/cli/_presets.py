@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 from aiplayground.presets import (
     ChatParameters,
     PresetScan,
-    apply_variant,
-    chat_parameters,
-    find_preset,
     load_presets,
     preset_folders,
 )
+from aiplayground.presets._choices import FILE, preset_for_chat, read_choices
 
 from ._output import note, warn
 
@@ -38,7 +36,7 @@ def scan(paths: Paths, plugins: PluginSet) -> tuple[PresetScan, list[str]]:
 
 
 def of_chat(app: App, name: str) -> ChatParameters:
-    """Return what a preset (`NAME`, or `NAME/VARIANT`) means to a chat.
+    """Return what a preset means to a chat: `NAME` as it was chosen, or `NAME/VARIANT`.
 
     Raises `InvalidParameters` if there is none of the name, or it is of another type.
     """
@@ -47,11 +45,13 @@ def of_chat(app: App, name: str) -> ChatParameters:
     found, failures = scan(app.paths, discover(app))
     for failure in failures:
         warn(failure)
-    presets = [each.preset for each in found.presets]
-    wanted, slash, variant = name.partition("/")
-    whole = any(each.name.casefold() == name.casefold() for each in presets)
-    preset = find_preset(presets, name if whole else wanted)
-    given = chat_parameters(apply_variant(preset, variant if slash and not whole else None))
+    _, choices = read_choices(app.paths.state / FILE)
+    given = preset_for_chat([each.preset for each in found.presets], name, choices)
     for key in given.unused:
-        note(f"(the setting '{key}' of '{preset.name}' means nothing to a chat)")
+        note(f"(the setting '{key}' of '{name}' means nothing to a chat)")
     return given
+
+
+def without() -> ChatParameters:
+    """Return what no preset means to a chat: nothing."""
+    return ChatParameters()

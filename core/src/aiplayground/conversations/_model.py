@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import InvalidParameters, ModelNotFound, suggest
@@ -77,22 +77,19 @@ async def parameters_of(kernel: Kernel, preset: str | None) -> ChatParameters:
         ) from error
 
 
-async def model_with(
-    kernel: Kernel, given: ChatParameters, model: str, backend: str
+def model_with(
+    models: Sequence[ModelInfo], given: ChatParameters, model: str, backend: str
 ) -> tuple[str, str]:
     """Return the model and the backend once a preset is chosen; those that are stay if they fit.
 
-    Raises what `resolve` does where the preset's are not here.
+    An empty model stands for the backend's default one. `models` are those of all backends.
     """
     if given.model is not None:
-        model, backend = given.model, given.backend
-    elif given.backend != ROUTER and given.backend != backend:
-        own = [each.name for each in await kernel.models() if each.service == given.backend]
-        model, backend = model if model in own else "", given.backend
-    else:
+        return given.model, given.backend
+    if given.backend in (ROUTER, backend):
         return model, backend
-    await resolve(kernel, model, backend)
-    return model, backend
+    own = [each.name for each in models if each.service == given.backend]
+    return model if model in own else "", given.backend
 
 
 def request_of(model: ModelInfo, branch: Branch, given: ChatParameters) -> ChatRequest:

@@ -311,7 +311,10 @@ class OpenAiCompatibleChatStore(Store[ChatState]):
         """Return the fields that choosing a preset sets."""
         if preset:
             given = await parameters_of(self.kernel, preset)
-            model, backend = await model_with(self.kernel, given, model, backend)
+            chosen = model_with(await self.kernel.models(), given, model, backend)
+            if chosen != (model, backend):
+                await resolve(self.kernel, *chosen)
+            model, backend = chosen
         return {"preset": preset or None, "model": model, "backend": backend}
 
     async def _change(self, conversation: str, **fields: Any) -> None:
