@@ -39,8 +39,11 @@ SEES: dict[str, Any] = {"capabilities": frozenset({Capability.CHAT, Capability.V
 class Scripted(Fake):
     """Answers with its chunks, one after another; `held` keeps it before the last of them."""
 
-    def __init__(self, *chunks: ChatChunk | str, name: str = "fake", **more: Any) -> None:
-        super().__init__(name, parameters=PARAMETERS, **more)
+    def __init__(
+        self, *chunks: ChatChunk | str, name: str = "fake", pause: float = 0, **more: Any
+    ) -> None:
+        super().__init__(name, **{"parameters": PARAMETERS, **more})
+        self.pause = pause
         self.chunks = [ChatChunk(text=each) if isinstance(each, str) else each for each in chunks]
         self.held: asyncio.Event | None = None
         self.fails: AIPlaygroundError | None = None
@@ -51,6 +54,8 @@ class Scripted(Fake):
         self.requests.append(request)
         try:
             for chunk in self.chunks:
+                if self.pause:
+                    await asyncio.sleep(self.pause)
                 yield chunk
             if self.held is not None:
                 await self.held.wait()

@@ -94,6 +94,8 @@ def test_a_chat_takes_what_was_set_in_a_preset(cli: Cli) -> None:
     write_choices(state / "presets.json", "Loud", {"Loud": Choice("silent")})
     assert cli.run("chat", "--preset", "Loud", "hi").stdout == "hi <u>\n"
     assert cli.run("chat", "--preset", "Loud/usual", "hi").stdout == "hi <su>\n"
+    assert cli.json("presets", "show", "Loud")["chosen"] == {"variant": "silent", "values": {}}
+    assert "Chosen in a user interface: variant silent" in cli.run("presets", "show", "loud").stdout
 
 
 def test_a_conversation_goes_on_with_its_preset(cli: Cli) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.presets import (
     ChatParameters,
+    Preset,
     PresetScan,
     load_presets,
     preset_folders,
 )
-from aiplayground.presets._choices import FILE, preset_for_chat, read_choices
+from aiplayground.presets._choices import (
+    FILE,
+    Choice,
+    fitting,
+    preset_for_chat,
+    read_choices,
+)
 
 from ._output import note, warn
 
@@ -45,8 +53,7 @@ def of_chat(app: App, name: str) -> ChatParameters:
     found, failures = scan(app.paths, discover(app))
     for failure in failures:
         warn(failure)
-    _, choices = read_choices(app.paths.state / FILE)
-    given = preset_for_chat([each.preset for each in found.presets], name, choices)
+    given = preset_for_chat([each.preset for each in found.presets], name, _choices(app))
     for key in given.unused:
         note(f"(the setting '{key}' of '{name}' means nothing to a chat)")
     return given
@@ -55,3 +62,12 @@ def of_chat(app: App, name: str) -> ChatParameters:
 def without() -> ChatParameters:
     """Return what no preset means to a chat: nothing."""
     return ChatParameters()
+
+
+def chosen_in(app: App, preset: Preset) -> Choice:
+    """Return what was chosen in a preset, as far as it still fits."""
+    return fitting(preset, _choices(app).get(preset.name, Choice()))
+
+
+def _choices(app: App) -> Mapping[str, Choice]:
+    return read_choices(app.paths.state / FILE)[1]
