@@ -11,7 +11,7 @@ import pytest
 
 from aiplayground.stores import StoreState
 from aiplayground.stores._observe import Change
-from aiplayground.stores._patch import Unfit, diff, is_lighter, patched
+from aiplayground.stores._patch import Unfit, diff, patched, weigh
 from aiplayground.stores.wire import update
 
 CASES: list[tuple[Any, Any, list[dict[str, Any]]]] = [
@@ -128,6 +128,14 @@ def test_a_long_field_is_told_of_in_part_and_a_short_one_whole() -> None:
     assert emptied["changes"] == {"messages": []}
 
 
+def test_a_long_list_of_which_little_is_new_is_told_of_in_part() -> None:
+    texts = tuple({"content": f"{n} " * 400} for n in range(5))
+    added = told(Talk(messages=texts), messages=(*texts, {"id": "new"}))
+    assert added["patches"] == [{"op": "add", "path": "/messages/5", "value": {"id": "new"}}]
+    removed = told(Talk(messages=texts), messages=texts[1:])
+    assert removed["patches"] == [{"op": "remove", "path": "/messages/0"}]
+
+
 def test_weight_is_looked_at_no_further_than_needed() -> None:
-    assert is_lighter([], "x")
-    assert not is_lighter([{"op": "replace", "path": "/a", "value": "x"}], "x")
+    assert weigh({"a": ["x", 1, None]}) == 23
+    assert weigh(["x" * 100] * 1000, 50) < 2000 + 200

@@ -22,14 +22,17 @@ class Unfit(ValueError):
 # Finding out --------------------------------------------------------------------------------
 
 
-def diff(before: Any, after: Any, path: str) -> Iterator[Operation]:
-    """Yield the operations, in order, that make `after` of `before` at a path."""
+def diff(before: Any, after: Any, path: str, start: int = 0) -> Iterator[Operation]:
+    """Yield the operations, in order, that make `after` of `before` at a path.
+
+    Lists may be parts of longer ones that begin there at `start`.
+    """
     if before is after:
         return
     if isinstance(before, dict) and isinstance(after, dict):
         yield from _diff_objects(before, after, path)
     elif isinstance(before, list) and isinstance(after, list):
-        yield from _diff_lists(before, after, path)
+        yield from _diff_lists(before, after, path, start)
     elif isinstance(before, str) and isinstance(after, str):
         yield from _diff_texts(before, after, path)
     elif type(before) is not type(after) or before != after:
@@ -50,21 +53,23 @@ def _diff_objects(
             yield {"op": "add", "path": at, "value": value}
 
 
-def _diff_lists(before: Sequence[Any], after: Sequence[Any], path: str) -> Iterator[Operation]:
+def _diff_lists(
+    before: Sequence[Any], after: Sequence[Any], path: str, start: int
+) -> Iterator[Operation]:
     """Compare what stands at the same place, counted from the nearer end."""
     shorter = min(len(before), len(after))
     first = _alike(before, after, shorter)
     last = _alike(before[::-1], after[::-1], shorter - first)
     kept = shorter - last  # so many from the beginning stand in both, then the difference comes
     for index in range(kept):
-        yield from diff(before[index], after[index], f"{path}/{index}")
+        yield from diff(before[index], after[index], f"{path}/{start + index}")
     for _ in range(len(before) - shorter):
-        yield {"op": "remove", "path": f"{path}/{kept}"}
+        yield {"op": "remove", "path": f"{path}/{start + kept}"}
     for index in range(kept, kept + len(after) - shorter):
-        yield {"op": "add", "path": f"{path}/{index}", "value": after[index]}
+        yield {"op": "add", "path": f"{path}/{start + index}", "value": after[index]}
     for index in range(len(after) - last, len(after)):
         there = before[len(before) - len(after) + index]
-        yield from diff(there, after[index], f"{path}/{index}")
+        yield from diff(there, after[index], f"{path}/{start + index}")
 
 
 def _alike(one: Sequence[Any], other: Sequence[Any], most: int) -> int:
@@ -79,12 +84,9 @@ def _diff_texts(before: str, after: str, path: str) -> Iterator[Operation]:
         yield {"op": "replace", "path": path, "value": after}
 
 
-def is_lighter(operations: Iterable[Operation], value: Any) -> bool:
-    """Say whether operations are shorter than the value that they make, about."""
-    weight = sum(
-        _OVERHEAD + len(each["path"]) + weigh(each.get("value", "")) for each in operations
-    )
-    return weight < weigh(value, weight + 1)
+def weight_of(operations: Iterable[Operation]) -> int:
+    """Return how many characters of JSON operations take, about."""
+    return sum(_OVERHEAD + len(each["path"]) + weigh(each.get("value", "")) for each in operations)
 
 
 def weigh(value: Any, most: float = float("inf")) -> int:
@@ -134,7 +136,8 @@ def _applied(there: Any, parts: Sequence[str], operation: Operation) -> Any:
 
 
 def _apply_here(copy: Any, key: Any, operation: Operation) -> None:
-    op, value = operation["op"], operation.get("value")
+    op: str = operation["op"]
+    value: Any = operation.get("value")
     if op == "add" and isinstance(copy, list):
         if key > len(copy):
             raise IndexError(key)
