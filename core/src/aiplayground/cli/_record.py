@@ -66,8 +66,9 @@ class Record:
         if not self._off:
             self._answer = answer
             work = self._begin(well_formed(text), terms)
-            self._beginning = asyncio.create_task(work, name="keep a question")
-            self._keeping = asyncio.create_task(self._keep(answer), name="keep an answer")
+            beginning = self._beginning = asyncio.create_task(work, name="keep a question")
+            keeping = self._keep(answer, beginning)
+            self._keeping = asyncio.create_task(keeping, name="keep an answer")
 
     async def _begin(self, text: str, terms: Terms) -> None:
         fields, kept = terms.kept(), self._kept
@@ -89,11 +90,10 @@ class Record:
         await self._archive.add(kept.id, [question, reply])
         self._last = answer
 
-    async def _keep(self, answer: Answer) -> None:
+    async def _keep(self, answer: Answer, beginning: asyncio.Task[None]) -> None:
         """Keep what was said until now, again and again; `end` tells what the disk refused."""
-        assert self._beginning is not None
-        await asyncio.wait({self._beginning})
-        if self._beginning.exception() is not None:
+        await asyncio.wait({beginning})
+        if beginning.exception() is not None:
             return
         kept = 0
         while True:
