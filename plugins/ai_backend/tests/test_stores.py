@@ -167,7 +167,7 @@ async def test_the_same_in_process_and_from_elsewhere(tmp_path: Path) -> None:
         assert await mirror.find_notes(text="one") == [Note(text="one")] * 2
         with pytest.raises(InvalidParameters, match="at least 1 character"):
             await mirror.add_note("")
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match="Did you mean 'add_note'"):
             _ = mirror.add_notes
         assert mirror.version == 2
 
@@ -181,6 +181,8 @@ async def test_a_store_whose_class_is_not_here(tmp_path: Path) -> None:
             assert (await anext(changes)).state.count == 1
         with pytest.raises(InvalidParameters, match="Did you mean 'notes'"):
             await client.store("note")
+        with pytest.raises(InvalidParameters, match="NaN"):
+            await mirror.add_note(float("nan"))
         assert (await client.stores_get("notes")).state["count"] == 1
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from aiplayground.errors import ServiceNotAvailable
+from aiplayground.errors import InvalidParameters, ServiceNotAvailable
 
 from ._place import Address, unpack
 
@@ -46,7 +46,7 @@ class Calls:
         waiting = self._waiting[id_] = asyncio.get_running_loop().create_future()
         message = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
         try:
-            await connection.send(json.dumps(message))
+            await connection.send(_text_of(message))
             return await waiting
         except ConnectionClosed as error:
             raise _lost(error) from error
@@ -92,3 +92,12 @@ class Calls:
 
 def _lost(error: Exception) -> ServiceNotAvailable:
     return ServiceNotAvailable(f"The connection to the kernel was lost ({error}).")
+
+
+def _text_of(message: dict[str, Any]) -> str:
+    try:
+        return json.dumps(message, allow_nan=False)
+    except ValueError as error:
+        raise InvalidParameters(
+            "JSON has no such number: NaN and the infinities cannot be sent."
+        ) from error

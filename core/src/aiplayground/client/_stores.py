@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, create_model
 from pydantic.alias_generators import to_snake
 
-from aiplayground.errors import AIPlaygroundError, ServiceNotAvailable
+from aiplayground.errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from aiplayground.stores import Observable, Store, StoreState
 from aiplayground.stores._observe import S
 from aiplayground.stores._patch import Unfit, parts_of, patched
@@ -32,7 +32,7 @@ CATCH_UP = 10.0
 
 Call = Callable[..., Awaitable[Any]]
 
-_PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
+_PLAIN: TypeAdapter[Any] = TypeAdapter(Any, config={"ser_json_inf_nan": "constants"})
 
 
 class RemoteStore(Observable[S]):
@@ -62,8 +62,13 @@ class RemoteStore(Observable[S]):
         return answer.get("result")
 
     def __getattr__(self, name: str) -> Call:
-        if name.startswith("_") or (self._kind and camel(name) not in self._kind.actions()):
-            raise AttributeError(f"The store '{self.__dict__.get('name')}' has no action '{name}'.")
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._kind and camel(name) not in self._kind.actions():
+            known = [to_snake(each) for each in self._kind.actions()]
+            raise AttributeError(
+                f"The store '{self.name}' has no action '{name}'.{suggest(name, known)}"
+            )
         return partial(self._act, camel(name))
 
     async def _act(self, action: str, *positional: Any, **named: Any) -> Any:
