@@ -382,7 +382,7 @@ class Kernel:
 
         With a service's name, which of its models is.
         """
-        return await self._inference.default_model(service)
+        return await self._inference.default_model(service and self._find(service).name)
 
     async def find_model(self, name: str) -> ModelInfo:
         """Return the model that a name means: `model`, or `backend/model`; raises `ModelNotFound`.

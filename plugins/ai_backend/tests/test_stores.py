@@ -246,6 +246,25 @@ async def test_a_change_of_something_else_is_a_gap(tmp_path: Path) -> None:
         assert [each["text"] for each in mirror.state.all_notes] == ["long " * 200, "two"]
 
 
+async def test_what_is_too_large_is_said_and_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aiplayground.client import _place
+
+    async with gateway(tmp_path, Plugin(), own={"max_body": 1}) as (kernel, _):
+        inside: Notes = await kernel.store("notes")
+        async with AsyncClient(home=tmp_path) as client:
+            mirror = await client.store("notes", Notes)
+            with pytest.raises(InvalidParameters, match="'max_body' of ai-backend"):
+                await mirror.add_note("x" * 2**21)
+            assert await mirror.add_note("one") == 1
+        monkeypatch.setattr(_place, "MAX_MESSAGE", 2**20)
+        await inside.add_note("x" * 2**21)
+        async with AsyncClient(home=tmp_path) as client:
+            with pytest.raises(ServiceNotAvailable, match="larger than 1 MiB"):
+                await client.store("notes", Notes)
+
+
 async def test_services_of_a_kernel_elsewhere(tmp_path: Path) -> None:
     async with gateway(tmp_path, Fake()), AsyncClient(home=tmp_path) as client:
         services = await client.store("backendServices")

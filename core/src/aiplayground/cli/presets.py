@@ -172,8 +172,8 @@ def _chosen(choice: Choice) -> str:
 def _limits(setting: Setting) -> str:
     if setting.options is not None:
         return ", ".join(map(str, setting.options))
-    low = "" if setting.min is None else f" from {setting.min:g}"
-    high = "" if setting.max is None else f" to {setting.max:g}"
+    low = "" if setting.min is None else f" from {setting.min:.15g}"
+    high = "" if setting.max is None else f" to {setting.max:.15g}"
     return f"{setting.type}{low}{high}"
 
 

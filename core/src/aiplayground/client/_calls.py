@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import InvalidParameters, ServiceNotAvailable
 
-from ._place import Address, unpack
+from ._place import Address, lost, unpack
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -49,7 +49,7 @@ class Calls:
             await connection.send(_text_of(message))
             return await waiting
         except ConnectionClosed as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         finally:
             del self._waiting[id_]
 
@@ -78,7 +78,7 @@ class Calls:
         except ConnectionClosed as error:
             for waiting in self._waiting.values():
                 if not waiting.done():
-                    waiting.set_exception(_lost(error))
+                    waiting.set_exception(lost(error))
 
     async def aclose(self) -> None:
         """Close the connection; calls in progress end with `ServiceNotAvailable`."""
@@ -88,10 +88,6 @@ class Calls:
             await connection.close()
         if reader is not None:
             await asyncio.wait({reader})
-
-
-def _lost(error: Exception) -> ServiceNotAvailable:
-    return ServiceNotAvailable(f"The connection to the kernel was lost ({error}).")
 
 
 def _text_of(message: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from aiplayground.stores._state import read_changes, read_state
 from aiplayground.validation import camel
 
 from ._events import ANSWER_PATIENCE, connected
-from ._place import Address, unpack
+from ._place import Address, is_too_big, lost, unpack
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -177,6 +177,9 @@ class Mirrors:
                 return
             try:
                 await self._read_one(connection)
+            except AIPlaygroundError as error:
+                self._lose(list(self._mirrors), error)
+                return
             finally:
                 self._connection = None
                 await connection.close()
@@ -187,12 +190,15 @@ class Mirrors:
 
         self._connection = connection
         self._asked.clear()
-        with suppress(ConnectionClosed):
+        try:
             await self._follow(list(self._mirrors))
             async for text in connection:
                 behind = self._received(json.loads(text))
                 if behind is not None:
                     await self._follow([behind])
+        except ConnectionClosed as error:
+            if is_too_big(error):
+                raise lost(error) from error  # to connect again would bring the same
 
     async def _follow_now(self, name: str) -> None:
         from websockets.exceptions import ConnectionClosed

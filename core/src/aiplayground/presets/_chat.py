@@ -83,7 +83,7 @@ def chat_field(key: str) -> str | None:
 def _whole(preset: Preset, key: str, value: Any) -> Any:
     if isinstance(value, float) and not value.is_integer():
         raise InvalidParameters(
-            f"'{preset.settings[key].name}' must be a whole number, not {value:g}.",
+            f"'{preset.settings[key].name}' must be a whole number, not {value:.15g}.",
             details={"preset": preset.name, "setting": key},
         )
     return int(value) if isinstance(value, float) else value
