@@ -19,7 +19,6 @@ from tests.cli_fakes import Cli
 from tests.integration.test_cli_conversation import (
     ANSWERING,
     CTRL_C,
-    CTRL_D,
     PROMPT,
     Conversation,
 )
@@ -59,16 +58,14 @@ def test_a_conversation_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     chat.says("smoke explode")
     chat.sees("smoke")
     chat.sees("boom")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    assert chat.leaves() == 0
     again = Conversation(cli, "--continue")
     again.sees("Going on with: Tell me of tigers (6 messages)")
     again.sees("(the last answer is not whole: failed)")
     again.sees(PROMPT)
     again.says("more")
     again.sees("more <uauauau>")
-    again.types(CTRL_D)
-    assert again.ends() == 0
+    assert again.leaves() == 0
     once = cli.run("chat", "-c", "once")
     assert (once.returncode, once.stderr) == (0, "")
     assert "once <uauauauau>" in once.stdout
@@ -131,8 +128,7 @@ def test_of_an_answer_that_the_program_does_not_outlive_all_is_kept(tmp_path: Pa
     again.sees(PROMPT)
     again.says("and")
     again.sees("and <uauau>")
-    again.types(CTRL_D)
-    assert again.ends() == 0
+    assert again.leaves() == 0
     until_kept(
         cli, [("begin ", "interrupted"), ("more ", "interrupted"), ("and <uauau>", "complete")]
     )
@@ -150,8 +146,7 @@ def test_a_file_that_cannot_be_used_does_not_keep_one_from_talking(tmp_path: Pat
     chat.sees("This conversation is not kept.")
     chat.says("again")
     chat.sees("again <uau>")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    assert chat.leaves() == 0
 
 
 @pytest.fixture

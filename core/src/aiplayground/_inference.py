@@ -177,7 +177,7 @@ class Inference:
         models = [each for each in await self.models() if each.type == "llm"]
         if service is not None:
             models = [each for each in models if each.service == service]
-            if any(each.name == chosen for each in models):
+            if chosen and any(each.name == chosen for each in models):
                 return chosen
             if not models:
                 raise ModelNotFound(
