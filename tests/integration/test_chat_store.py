@@ -283,8 +283,14 @@ async def test_a_preset_that_is_none_is_refused_and_one_that_went_is_told_of(
     (running.paths.presets / "p.json").write_text(
         '{"name": "Picture", "type": "image", "backend": "comfyui-backend"}'
     )
+    (running.paths.presets / "broken.json").write_text('{"name": "Broken",\n "type": 1}')
     await (await running.store("presets")).load_presets()
-    for wrong, why in (("Lod", "'Loud'"), ("Picture", "of type 'image'"), ("Hot", "temperature")):
+    for wrong, why in (
+        ("Lod", "'Loud'"),
+        ("Broken", r"broken\.json:2"),
+        ("Picture", "of type 'image'"),
+        ("Hot", "temperature"),
+    ):
         with pytest.raises(InvalidParameters, match=why) as refused:
             await chat.new_conversation(preset=wrong)
         assert refused.value.details["reason"] == "no-preset"

@@ -82,6 +82,10 @@ def test_a_chat_takes_what_a_preset_says(cli: Cli) -> None:
     assert (done.returncode, done.stdout) == (0, "hi <su>\n")
     assert "'volume' of 'Loud' means nothing to a chat" in done.stderr
     assert cli.run("chat", "--preset", "Loud/silent", "hi").stdout == "hi <u>\n"
+    (cli.home / "config" / "presets" / "bad.json").write_text('{"name": "Bad",\n "type": 1}')
+    done = cli.run("chat", "--preset", "Bad", "hi")
+    assert "There is no preset 'Bad'" in done.stderr
+    assert "bad.json:2: 'type': " in done.stderr
     body = cli.json("chat", "--preset", "Loud/loudest", "hi", code=1)
     assert "There is no variant 'loudest'" in body["message"]
     body = cli.json("chat", "--preset", "Code helper", "--top-p", "0.5", "hi", code=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aiplayground.errors import InvalidParameters
 from aiplayground.presets import (
     ChatParameters,
     Preset,
@@ -53,7 +54,12 @@ def of_chat(app: App, name: str) -> ChatParameters:
     found, failures = scan(app.paths, discover(app))
     for failure in failures:
         warn(failure)
-    given = preset_for_chat([each.preset for each in found.presets], name, _choices(app))
+    try:
+        given = preset_for_chat([each.preset for each in found.presets], name, _choices(app))
+    except InvalidParameters:
+        for problem in found.problems:
+            warn(f"{problem}.")  # it may be in there
+        raise
     for key in given.unused:
         note(f"(the setting '{key}' of '{name}' means nothing to a chat)")
     return given

@@ -165,7 +165,15 @@ class PresetsStore(Store[PresetsState]):
 
         Raises `InvalidParameters` if there is none of the name, or it is of another type.
         """
-        return preset_for_chat(self.state.presets, name, self._choices)
+        try:
+            return preset_for_chat(self.state.presets, name, self._choices)
+        except InvalidParameters as error:
+            if not self.state.problems:
+                raise
+            files = ", ".join(f"{each.file}:{each.line}" for each in self.state.problems)
+            raise InvalidParameters(
+                f"{error.message} Files that hold no preset: {files}.", details=error.details
+            ) from error
 
     # Inside -------------------------------------------------------------------------------
 
