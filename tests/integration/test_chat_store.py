@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
@@ -38,8 +39,11 @@ SEES: dict[str, Any] = {"capabilities": frozenset({Capability.CHAT, Capability.V
 class Scripted(Fake):
     """Answers with its chunks, one after another; `held` keeps it before the last of them."""
 
-    def __init__(self, *chunks: ChatChunk | str, name: str = "fake", **more: Any) -> None:
-        super().__init__(name, parameters=PARAMETERS, **more)
+    def __init__(
+        self, *chunks: ChatChunk | str, name: str = "fake", pause: float = 0, **more: Any
+    ) -> None:
+        super().__init__(name, **{"parameters": PARAMETERS, **more})
+        self.pause = pause
         self.chunks = [ChatChunk(text=each) if isinstance(each, str) else each for each in chunks]
         self.held: asyncio.Event | None = None
         self.fails: AIPlaygroundError | None = None
@@ -50,6 +54,8 @@ class Scripted(Fake):
         self.requests.append(request)
         try:
             for chunk in self.chunks:
+                if self.pause:
+                    await asyncio.sleep(self.pause)
                 yield chunk
             if self.held is not None:
                 await self.held.wait()
@@ -188,6 +194,116 @@ async def test_instructions_and_settings_belong_to_the_conversation(
     for wrong in ({"temperature": 9}, {"temperatur": 1}, {"n": 2}):
         with pytest.raises(InvalidParameters):
             await chat.configure(settings=wrong)
+
+
+# Presets -----------------------------------------------------------------------------------
+
+
+def preset(running: Kernel, name: str, backend: str = "ai-backend", **settings: Any) -> None:
+    """Write a preset of the user's, with a text or number for each setting."""
+    folder = running.paths.presets
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = {
+        key: {"name": key, "type": "text" if isinstance(value, str) else "number", "default": value}
+        for key, value in settings.items()
+    }
+    variants = [{"name": "usual"}, {"name": "cold", "settings": {"temperature": 0}}]
+    fields = {"type": "text", "backend": backend, "settings": shapes}
+    some = variants if "temperature" in settings else []
+    text = json.dumps({"name": name, **fields, "variants": some})
+    (folder / f"{name}.json").write_text(text)
+
+
+async def test_what_a_preset_says_holds_where_the_conversation_says_nothing(
+    running: Kernel, chat: OpenAiCompatibleChatStore, backend: Scripted
+) -> None:
+    preset(running, "Loud", systemPrompt="Shout.", temperature=0.5, maxTokens=9)
+    presets = await running.store("presets")
+    await presets.load_presets()
+    await chat.new_conversation(preset="loud")
+    await chat.send_message("one")
+    assert backend.asked == [("system", "Shout."), ("user", "one")]
+    assert (backend.requests[-1].temperature, backend.requests[-1].max_tokens) == (0.5, 9)
+    await chat.configure("Whisper.", {"temperature": 0.7})
+    await chat.send_message("two")
+    assert backend.asked[0] == ("system", "Whisper.")
+    assert (backend.requests[-1].temperature, backend.requests[-1].max_tokens) == (0.7, 9)
+    await chat.configure("", {}, preset="Loud/cold")
+    await chat.send_message("three")
+    assert backend.asked[0] == ("system", "Shout.")
+    assert backend.requests[-1].temperature == 0
+    await chat.configure(preset="")
+    await chat.regenerate()
+    assert backend.asked[0] == ("user", "one")
+    assert backend.requests[-1].max_tokens is None
+
+
+async def test_what_was_set_in_a_preset_holds_in_a_conversation(
+    running: Kernel, chat: OpenAiCompatibleChatStore, backend: Scripted
+) -> None:
+    preset(running, "Loud", temperature=0.5, maxTokens=9)
+    presets = await running.store("presets")
+    await presets.load_presets()
+    await chat.new_conversation(preset="Loud")
+    names = [each.name for each in presets.state.presets]
+    await presets.set_active_preset(names.index("Loud"))
+    await presets.set_setting("maxTokens", 4)
+    await presets.set_active_variant("cold")
+    await chat.send_message("one")
+    assert (backend.requests[-1].temperature, backend.requests[-1].max_tokens) == (0, 4)
+
+
+async def test_a_preset_brings_its_model_and_a_later_choice_wins(
+    running: Kernel, chat: OpenAiCompatibleChatStore, backend: Scripted
+) -> None:
+    preset(running, "Other", "other", temperature=0.5)
+    preset(running, "Named", model="n")
+    preset(running, "Missing", model="gone")
+    await (await running.store("presets")).load_presets()
+    await chat.new_conversation(preset="Other")
+    assert (chat.state.model, chat.state.backend) == ("", "other")
+    await chat.send_message("one")
+    assert texts(chat)[-1] == "other"
+    await chat.set_model("m", "fake")
+    await chat.send_message("two")
+    assert len(backend.requests) == 1
+    await chat.configure(preset="Named")
+    assert (chat.state.model, chat.state.backend) == ("n", "ai-backend")
+    version = chat.version
+    with pytest.raises(ModelNotFound, match="no model 'gone'"):
+        await chat.configure(preset="Missing")
+    assert (chat.version, chat.state.model) == (version, "n")
+
+
+async def test_a_preset_that_is_none_is_refused_and_one_that_went_is_told_of(
+    running: Kernel, chat: OpenAiCompatibleChatStore, backend: Scripted
+) -> None:
+    preset(running, "Loud", maxTokens=9)
+    preset(running, "Hot", temperature=9)
+    (running.paths.presets / "p.json").write_text(
+        '{"name": "Picture", "type": "image", "backend": "comfyui-backend"}'
+    )
+    (running.paths.presets / "broken.json").write_text('{"name": "Broken",\n "type": 1}')
+    await (await running.store("presets")).load_presets()
+    for wrong, why in (
+        ("Lod", "'Loud'"),
+        ("Broken", r"broken\.json:2"),
+        ("Picture", "of type 'image'"),
+        ("Hot", "temperature"),
+    ):
+        with pytest.raises(InvalidParameters, match=why) as refused:
+            await chat.new_conversation(preset=wrong)
+        assert refused.value.details["reason"] == "no-preset"
+    assert chat.state.conversations == ()
+    await chat.new_conversation(preset="Loud")
+    (running.paths.presets / "Loud.json").unlink()
+    await (await running.store("presets")).load_presets()
+    with pytest.raises(InvalidParameters, match=r"no preset 'Loud'.*configure\(preset=…\)"):
+        await chat.send_message("one")
+    assert (texts(chat), chat.state.generating) == ([], ())
+    await chat.configure(preset="")
+    await chat.send_message("one")
+    assert texts(chat) == ["one", "Hello"]
 
 
 # Answers ------------------------------------------------------------------------------------

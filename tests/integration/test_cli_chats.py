@@ -5,6 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +19,6 @@ from tests.cli_fakes import Cli
 from tests.integration.test_cli_conversation import (
     ANSWERING,
     CTRL_C,
-    CTRL_D,
     PROMPT,
     Conversation,
 )
@@ -51,20 +55,20 @@ def test_a_conversation_is_kept_and_gone_on_with(tmp_path: Path) -> None:
     chat.sees("begin")
     chat.types(CTRL_C)
     chat.sees("(stopped)")
-    chat.says("explode")
+    chat.says("smoke explode")
+    chat.sees("smoke")
     chat.sees("boom")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    assert chat.leaves() == 0
     again = Conversation(cli, "--continue")
-    again.sees("Going on with: Tell me of tigers (4 messages)")
+    again.sees("Going on with: Tell me of tigers (6 messages)")
+    again.sees("(the last answer is not whole: failed)")
     again.sees(PROMPT)
     again.says("more")
-    again.sees("more <uauau>")
-    again.types(CTRL_D)
-    assert again.ends() == 0
+    again.sees("more <uauauau>")
+    assert again.leaves() == 0
     once = cli.run("chat", "-c", "once")
     assert (once.returncode, once.stderr) == (0, "")
-    assert "once <uauauau>" in once.stdout
+    assert "once <uauauauau>" in once.stdout
     kept = exported(cli.home)
     assert [each["status"] for each in kept["messages"][1::2]] == [
         "complete",
@@ -74,9 +78,60 @@ def test_a_conversation_is_kept_and_gone_on_with(tmp_path: Path) -> None:
         "complete",
     ]
     assert kept["messages"][5]["error"]["code"] == -1
+    assert kept["messages"][5]["content"] == "smoke "
     assert cli.run("chat", "hello").returncode == 0
     page = json.loads(aipg(cli.home, "chats", "--json").stdout)
     assert len(page["items"]) == 1, "a single answer is not kept"
+
+
+def answers(cli: Cli) -> list[tuple[str, str]]:
+    """Return the answers on the disk, while another program writes them."""
+    file = cli.home / "data" / "conversations" / "conversations.db"
+    query = "SELECT content, status FROM messages WHERE role = 'assistant' ORDER BY seq"
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(query).fetchall()
+    except sqlite3.OperationalError:
+        return []  # it is not there yet
+
+
+def until_kept(cli: Cli, kept: list[tuple[str, str]]) -> None:
+    """Wait until these answers are on the disk."""
+    deadline = time.monotonic() + 20
+    while answers(cli) != kept:
+        assert time.monotonic() < deadline, answers(cli)
+        time.sleep(0.05)
+
+
+@needs_terminal
+def test_of_an_answer_that_the_program_does_not_outlive_all_is_kept(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    chat = Conversation(cli)
+    chat.sees(PROMPT)
+    chat.says("begin wait never")
+    until_kept(cli, [("begin ", "streaming")])
+    chat.terminal.kill(signal.SIGKILL)
+    chat.terminal.close(force=True)
+    with subprocess.Popen(
+        [*cli.argv, "chat", "--continue", "more wait"],
+        env=cli.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        stdin=subprocess.DEVNULL,
+    ) as once:
+        until_kept(cli, [("begin ", "interrupted"), ("more ", "streaming")])
+        once.terminate()
+        assert once.wait(20) == 143
+    again = Conversation(cli, "--continue")
+    again.sees("Going on with: begin wait never (4 messages)")
+    again.sees("(the last answer is not whole: interrupted)")
+    again.sees(PROMPT)
+    again.says("and")
+    again.sees("and <uauau>")
+    assert again.leaves() == 0
+    until_kept(
+        cli, [("begin ", "interrupted"), ("more ", "interrupted"), ("and <uauau>", "complete")]
+    )
 
 
 @needs_terminal
@@ -91,8 +146,7 @@ def test_a_file_that_cannot_be_used_does_not_keep_one_from_talking(tmp_path: Pat
     chat.sees("This conversation is not kept.")
     chat.says("again")
     chat.sees("again <uau>")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    assert chat.leaves() == 0
 
 
 @pytest.fixture

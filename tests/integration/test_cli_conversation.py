@@ -43,6 +43,12 @@ class Conversation:
     def says(self, line: str) -> None:
         self.terminal.send(line + "\r")
 
+    def leaves(self) -> int:
+        """Leave at the next prompt: what is typed before it may be lost."""
+        self.sees(PROMPT)
+        self.types(CTRL_D)
+        return self.ends()
+
     def ends(self) -> int:
         self.terminal.expect(pexpect.EOF)
         self.terminal.close()
@@ -79,8 +85,11 @@ def test_a_conversation_remembers_what_was_said(chat: Conversation) -> None:
     chat.sees("Instructions: be brief")
     chat.says("more")
     chat.sees("more <suau>")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    chat.says("/preset Sumarise")
+    chat.sees("Did you mean 'Summarise'?")
+    chat.says("/preset Summarise/points")
+    chat.sees("Preset: Summarise/points; model: parrot")
+    assert chat.leaves() == 0
     assert not psutil.pid_exists(chat.cli.worker())
 
 
@@ -108,8 +117,7 @@ def test_ctrl_c_at_the_prompt_says_how_to_leave(chat: Conversation) -> None:
     chat.sees("Ctrl-D or /exit leaves")
     chat.says("still here")
     chat.sees("still here <u>")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    assert chat.leaves() == 0
 
 
 def test_errors_do_not_end_the_conversation(chat: Conversation) -> None:
@@ -124,8 +132,7 @@ def test_errors_do_not_end_the_conversation(chat: Conversation) -> None:
     chat.sees("Model: giant")
     chat.says("fine")
     chat.sees("fine <u>")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    assert chat.leaves() == 0
 
 
 def test_sigterm_at_the_prompt_ends_the_worker(chat: Conversation) -> None:
@@ -139,8 +146,7 @@ def test_sigterm_at_the_prompt_ends_the_worker(chat: Conversation) -> None:
 def test_the_history_outlives_the_program(chat: Conversation) -> None:
     chat.says("remember me")
     chat.sees("remember me <u>")
-    chat.types(CTRL_D)
-    assert chat.ends() == 0
+    assert chat.leaves() == 0
     assert "+remember me" in (chat.cli.home / "state" / "chat_history").read_text()
     second = Conversation(chat.cli)
     second.sees(PROMPT)
@@ -148,8 +154,7 @@ def test_the_history_outlives_the_program(chat: Conversation) -> None:
     second.sees("remember me")
     second.types("\r")
     second.sees("remember me <u>")
-    second.types(CTRL_D)
-    assert second.ends() == 0
+    assert second.leaves() == 0
 
 
 def test_a_failed_start_ends_it_with_the_cause(cli: Cli) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.cli_fakes import Cli
+from tests.integration.test_cli_chats import exported
+
+from aiplayground.conversations import Archive
+from aiplayground.presets._choices import Choice, write_choices
 
 LOUD: dict[str, Any] = {
     "name": "Loud",
@@ -77,7 +82,42 @@ def test_a_chat_takes_what_a_preset_says(cli: Cli) -> None:
     assert (done.returncode, done.stdout) == (0, "hi <su>\n")
     assert "'volume' of 'Loud' means nothing to a chat" in done.stderr
     assert cli.run("chat", "--preset", "Loud/silent", "hi").stdout == "hi <u>\n"
+    (cli.home / "config" / "presets" / "bad.json").write_text('{"name": "Bad",\n "type": 1}')
+    done = cli.run("chat", "--preset", "Bad", "hi")
+    assert "There is no preset 'Bad'" in done.stderr
+    assert "bad.json:2: 'type': " in done.stderr
     body = cli.json("chat", "--preset", "Loud/loudest", "hi", code=1)
     assert "There is no variant 'loudest'" in body["message"]
     body = cli.json("chat", "--preset", "Code helper", "--top-p", "0.5", "hi", code=1)
     assert "does not support top_p" in body["message"]
+
+
+def test_a_chat_takes_what_was_set_in_a_preset(cli: Cli) -> None:
+    state = cli.home / "state"
+    state.mkdir(exist_ok=True)
+    write_choices(state / "presets.json", "Loud", {"Loud": Choice("silent")})
+    assert cli.run("chat", "--preset", "Loud", "hi").stdout == "hi <u>\n"
+    assert cli.run("chat", "--preset", "Loud/usual", "hi").stdout == "hi <su>\n"
+    assert cli.json("presets", "show", "Loud")["chosen"] == {"variant": "silent", "values": {}}
+    assert "Chosen in a user interface: variant silent" in cli.run("presets", "show", "loud").stdout
+
+
+def test_a_conversation_goes_on_with_its_preset(cli: Cli) -> None:
+    async def begin() -> None:
+        archive = Archive(cli.home / "data" / "conversations")
+        await archive.create(title="Mine", preset="Loud", settings={"temperature": 0.1})
+        await archive.close()
+
+    asyncio.run(begin())
+    assert cli.run("chat", "-c", "one").stdout == "one <su>\n"
+    assert cli.run("chat", "-c", "--seed", "3", "two").stdout == "two <suau>\n"
+    kept = exported(cli.home)
+    assert (kept["preset"], kept["backend"]) == ("Loud", "ai-backend")
+    assert kept["settings"] == {"temperature": 0.1, "seed": 3}
+    assert "systemPrompt" not in kept or kept["systemPrompt"] == ""
+    (cli.home / "config" / "presets" / "loud.json").unlink()
+    told = cli.json("chat", "-c", "three", code=1)["message"]
+    assert "There is no preset 'Loud'" in told
+    assert "--preset ''" in told
+    assert cli.run("chat", "-c", "--preset", "", "three").stdout == "three <uauau>\n"
+    assert exported(cli.home).get("preset") is None

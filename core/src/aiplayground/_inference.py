@@ -165,15 +165,25 @@ class Inference:
         service, info = await self.resolve(model, backend)
         return await self._host.admission.plan(service.name, info.name)
 
-    async def default_model(self) -> str:
-        """Return the model that is meant when none is named.
+    async def default_model(self, service: str | None = None) -> str:
+        """Return the model that is meant when none is named; of one service, if one is.
 
         The setting `models.default`; else the newest language model of the user's own; else the
         one that ships with a model pack.
         """
-        if self._host.settings.models.default:
-            return self._host.settings.models.default
+        chosen = self._host.settings.models.default
+        if chosen and service is None:
+            return chosen
         models = [each for each in await self.models() if each.type == "llm"]
+        if service is not None:
+            models = [each for each in models if each.service == service]
+            if chosen and any(each.name == chosen for each in models):
+                return chosen
+            if not models:
+                raise ModelNotFound(
+                    f"{service} has no language model. `aipg models` lists those of all backends.",
+                    details={"backend": service, "models": []},
+                )
         packs = {str(path) for path in self._host.library.packs}
         own = [each for each in models if each.path not in packs]
         if own or models:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .kernel import Kernel
     from .stores import Store
     from .stores.backend_services import BackendServicesStore
+    from .stores.chat import OpenAiCompatibleChatStore
     from .stores.models import ModelsStore
     from .stores.presets import PresetsStore
 
@@ -42,6 +43,8 @@ class Stores:
     async def open(self, name: Literal["models"]) -> ModelsStore: ...
     @overload
     async def open(self, name: Literal["presets"]) -> PresetsStore: ...
+    @overload
+    async def open(self, name: Literal["openAiCompatibleChat"]) -> OpenAiCompatibleChatStore: ...
     @overload
     async def open(self, name: str) -> Any: ...
     async def open(self, name: str) -> Any:

@@ -93,9 +93,9 @@ class BlockingKernel(AbstractContextManager["BlockingKernel"]):
         """List every model that can be served now."""
         return self.call(self.kernel.models)  # type: ignore[no-any-return]  # as above
 
-    def default_model(self) -> str:
-        """Return the model that is meant when none is named."""
-        return self.call(self.kernel.default_model)  # type: ignore[no-any-return]  # as above
+    def default_model(self, service: str | None = None) -> str:
+        """Return the model that is meant when none is named; of one service, if one is."""
+        return self.call(self.kernel.default_model, service)  # type: ignore[no-any-return]  # as above
 
     def embed(self, request: EmbedRequest | Mapping[str, Any]) -> Embeddings:
         """Turn texts into vectors."""

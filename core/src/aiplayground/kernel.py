@@ -343,9 +343,12 @@ class Kernel:
         """List the files in the model folders that cannot be used, each with why."""
         return (await self.library.scan()).problems
 
-    async def default_model(self) -> str:
-        """Return the model that is meant when none is named; raises `ModelNotFound`."""
-        return await self._inference.default_model()
+    async def default_model(self, service: str | None = None) -> str:
+        """Return the model that is meant when none is named; raises `ModelNotFound`.
+
+        With a service's name, which of its models is.
+        """
+        return await self._inference.default_model(service and self._find(service).name)
 
     async def find_model(self, name: str) -> ModelInfo:
         """Return the model that a name means: `model`, or `backend/model`; raises `ModelNotFound`.

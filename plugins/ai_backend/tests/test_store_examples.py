@@ -22,7 +22,7 @@ from aiplayground.states import BackendStatus
 from aiplayground.stores import StoreView
 from aiplayground.stores.backend_services import BackendServicesState
 from aiplayground.stores.models import ModelsState
-from aiplayground.stores.views import BackendServices, Models, Presets
+from aiplayground.stores.views import BackendServices, Models, OpenAiCompatibleChat, Presets
 
 from .serving import Engine, gateway
 
@@ -73,11 +73,14 @@ async def until(store: StoreView[Any], wanted: Any) -> Any:
 def test_the_stores_of_the_kernel_are_what_the_views_say() -> None:
     """Checked by mypy: what is typed here would not pass otherwise."""
 
-    async def typed(kernel: Kernel) -> tuple[BackendServices, Models, Presets]:
+    async def typed(
+        kernel: Kernel,
+    ) -> tuple[BackendServices, Models, Presets, OpenAiCompatibleChat]:
         return (
             await kernel.store("backendServices"),
             await kernel.store("models"),
             await kernel.store("presets"),
+            await kernel.store("openAiCompatibleChat"),
         )
 
     assert asyncio.iscoroutinefunction(typed)

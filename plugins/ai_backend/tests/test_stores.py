@@ -18,6 +18,7 @@ from aiplayground.errors import InvalidParameters, ServiceNotAvailable
 from aiplayground.kernel import Kernel
 from aiplayground.states import BackendStatus
 from aiplayground.stores import StoreView
+from aiplayground.stores._state import plain_fields
 from aiplayground_ai_backend.ipc import stores as feeds
 from aiplayground_ai_backend.ipc.session import Own
 
@@ -72,6 +73,21 @@ async def test_a_snapshot_and_then_each_change(running: Kernel, wire: Wire) -> N
     await notes.add_note("two")
     assert (await wire.ask("stores:get", "notes"))["version"] == 2
     assert len(updates(wire)) == 1
+
+
+async def test_of_a_long_field_what_became_another(running: Kernel, wire: Wire) -> None:
+    await wire.ask("stores:subscribe", ["notes"])
+    notes: Notes = await running.store("notes")
+    await notes.add_note("long " * 200)
+    await notes.add_note("two")
+    await eventually(lambda: len(updates(wire)) == 2)
+    assert updates(wire)[-1] == {
+        "store": "notes",
+        "version": 2,
+        "changes": {"count": 2},
+        "patches": [{"op": "add", "path": "/allNotes/1", "value": {"text": "two"}}],
+        "getters": {"newest": {"text": "two"}},
+    }
 
 
 async def test_a_client_that_lags_gets_the_whole_state(
@@ -151,7 +167,7 @@ async def test_the_same_in_process_and_from_elsewhere(tmp_path: Path) -> None:
         assert await mirror.find_notes(text="one") == [Note(text="one")] * 2
         with pytest.raises(InvalidParameters, match="at least 1 character"):
             await mirror.add_note("")
-        with pytest.raises(AttributeError):
+        with pytest.raises(AttributeError, match="Did you mean 'add_note'"):
             _ = mirror.add_notes
         assert mirror.version == 2
 
@@ -165,6 +181,8 @@ async def test_a_store_whose_class_is_not_here(tmp_path: Path) -> None:
             assert (await anext(changes)).state.count == 1
         with pytest.raises(InvalidParameters, match="Did you mean 'notes'"):
             await client.store("note")
+        with pytest.raises(InvalidParameters, match="NaN"):
+            await mirror.add_note(float("nan"))
         assert (await client.stores_get("notes")).state["count"] == 1
 
 
@@ -217,6 +235,36 @@ async def test_a_gap_is_noticed(tmp_path: Path) -> None:
         assert mirror.state == inside.state
 
 
+async def test_a_change_of_something_else_is_a_gap(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Plugin()) as (kernel, _), AsyncClient(home=tmp_path) as client:
+        inside: Notes = await kernel.store("notes")
+        mirror = await client.store("notes")
+        await mirror.add_note("long " * 200)
+        mirror._document["allNotes"] = []  # as if it had gone wrong
+        await inside.add_note("two")
+        await eventually(lambda: mirror.state.count == 2)
+        assert [each["text"] for each in mirror.state.all_notes] == ["long " * 200, "two"]
+
+
+async def test_what_is_too_large_is_said_and_not_tried_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aiplayground.client import _place
+
+    async with gateway(tmp_path, Plugin(), own={"max_body": 1}) as (kernel, _):
+        inside: Notes = await kernel.store("notes")
+        async with AsyncClient(home=tmp_path) as client:
+            mirror = await client.store("notes", Notes)
+            with pytest.raises(InvalidParameters, match="'max_body' of ai-backend"):
+                await mirror.add_note("x" * 2**21)
+            assert await mirror.add_note("one") == 1
+        monkeypatch.setattr(_place, "MAX_MESSAGE", 2**20)
+        await inside.add_note("x" * 2**21)
+        async with AsyncClient(home=tmp_path) as client:
+            with pytest.raises(ServiceNotAvailable, match="larger than 1 MiB"):
+                await client.store("notes", Notes)
+
+
 async def test_services_of_a_kernel_elsewhere(tmp_path: Path) -> None:
     async with gateway(tmp_path, Fake()), AsyncClient(home=tmp_path) as client:
         services = await client.store("backendServices")
@@ -266,8 +314,13 @@ async def test_a_page_follows_a_store(tmp_path: Path) -> None:
         assert await page.run(call) == {"version": 1, "result": 1}
         [_, change] = await page.until("seen.length === 2 && seen")
         assert change["getters"] == {"newest": {"text": "one"}}
+        await notes.add_note("long " * 200)
+        await notes.add_note("two")  # of a field this long only what became another is sent
+        last = (await page.until("seen.length === 4 && seen"))[-1]
+        assert last["changes"] == plain_fields(notes.state, ("all_notes", "count"))
+        assert set(last) == {"store", "version", "changes", "getters"}
         await kernel.stop("ai-backend")
         await notes.add_note("unseen")
         await kernel.start("ai-backend")
-        assert (await page.until("seen.length === 3 && seen"))[-1]["state"]["count"] == 2
+        assert (await page.until("seen.length === 5 && seen"))[-1]["state"]["count"] == 4
         page.problems.clear()  # the browser notes each attempt to connect that failed

@@ -7,15 +7,17 @@ import re
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from aiplayground.conversations import MessageStatus
 from aiplayground.errors import AIPlaygroundError, ModelNotFound, suggest
 
 from ._answer import Answer, Terminal, ask, find_model
 from ._errors import report
 from ._output import note, say, without_controls
+from ._presets import of_chat, without
 from ._prompt import LEAVE, Prompt
-from ._record import Record
-from ._sampling import chat_request
+from ._record import Record, Resumed
 from ._status import narrated
+from ._terms import Terms, Wanted, agree
 
 if TYPE_CHECKING:
     from ._app import App
@@ -28,45 +30,31 @@ COMMANDS = {
     "/clear": "begin a new conversation",
     "/model": "show the model, or go on with another: /model NAME",
     "/system": "show the instructions, or set them: /system TEXT (/system - drops them)",
+    "/preset": "show the preset, or go on with one: /preset NAME (/preset - drops it)",
     "/exit": "leave (so does Ctrl-D)",
 }
 _COMMAND = re.compile(r"/([a-z]*)(\s|$)")
 
 
-async def converse(
-    app: App,
-    kernel: ChatKernel,
-    model: str | None,
-    system: str | None,
-    sampling: dict[str, Any],
-    resume: str | None = None,
-) -> None:
+async def converse(app: App, kernel: ChatKernel, wanted: Wanted, resume: str | None = None) -> None:
     """Hold a conversation until the person leaves; `resume` names one to go on with."""
     record = Record(kernel.paths)
     try:
-        await _converse(app, kernel, record, model, system, sampling, resume)
+        await _converse(app, kernel, record, wanted, resume)
     finally:
         await record.close()
 
 
 async def _converse(
-    app: App,
-    kernel: ChatKernel,
-    record: Record,
-    model: str | None,
-    system: str | None,
-    sampling: dict[str, Any],
-    resume: str | None,
+    app: App, kernel: ChatKernel, record: Record, wanted: Wanted, resume: str | None
 ) -> None:
-    kept, messages = (None, []) if resume is None else await record.resume(resume)
-    if kept is not None:
-        model, system = model or kept.model, kept.system_prompt if system is None else system
-    name = model or await kernel.default_model()
-    conversation = Conversation(kernel, name, system, sampling, record)
-    conversation.messages = messages
+    found = None if resume is None else await record.resume(resume)
+    terms = await agree(app, kernel, wanted, found and found.conversation)
+    conversation = Conversation(app, kernel, terms, record)
     await conversation.warm_up()
-    if kept is not None:
-        say(f"Going on with: {without_controls(kept.title)} ({len(messages)} messages)")
+    if found is not None:
+        conversation.messages = found.messages
+        _say_where(found)
     say("/help lists the commands. Ctrl-C stops an answer, Ctrl-D leaves.", dim=True)
     prompt = Prompt(kernel.paths.state / HISTORY, list(COMMANDS))
     assert app.signals is not None
@@ -77,31 +65,30 @@ async def _converse(
                 return
 
 
-class Conversation:
-    """What was said so far, and with which model."""
+def _say_where(found: Resumed) -> None:
+    title = without_controls(found.conversation.title)
+    say(f"Going on with: {title} ({len(found.messages)} messages)")
+    if found.ended is not MessageStatus.COMPLETE:
+        note(f"(the last answer is not whole: {found.ended.value})")
 
-    def __init__(
-        self,
-        kernel: ChatKernel,
-        model: str,
-        system: str | None,
-        sampling: dict[str, Any],
-        record: Record,
-    ) -> None:
-        self.model = model
-        self.system = system
+
+class Conversation:
+    """What was said so far, and on which terms."""
+
+    def __init__(self, app: App, kernel: ChatKernel, terms: Terms, record: Record) -> None:
+        self.terms = terms
         self.messages: list[dict[str, Any]] = []
+        self._app = app
         self._kernel = kernel
-        self._sampling = sampling
         self._record = record
         self._answering: asyncio.Task[None] | None = None
 
     async def warm_up(self) -> None:
         """Load the model before the first question; raises what is wrong with it."""
-        found = find_model(await self._kernel.models(), self.model)
+        found = find_model(await self._kernel.models(), self.terms.name)
         if found is None:
             return  # a file, or a name that the first question explains
-        async with narrated(self._kernel, self.model):
+        async with narrated(self._kernel, self.terms.name):
             await self._kernel.ensure_ready(found.service, found.name)
         say(f"{found.name} on {self._kernel.service(found.service).title}.", bold=True)
 
@@ -126,21 +113,21 @@ class Conversation:
 
     async def _answer(self, line: str) -> None:
         turn = {"role": "user", "content": line}
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        request = chat_request(self.model, [*system, *self.messages, turn], self._sampling)
+        request = self.terms.request([*self.messages, turn])
         answer = Answer()
-        self._record.begin(line, self.model, self.system)
+        self._record.begin(line, self.terms, answer)
         try:
             stopped = await self._until_stopped(ask(self._kernel, request, Terminal(), answer))
         except AIPlaygroundError as error:
             await self._record.end(answer, error=error)
             raise
-        await self._record.end(answer, stopped=stopped)
+        finally:
+            if answer.text:
+                self.messages += [turn, {"role": "assistant", "content": answer.text}]
+        await self._record.end(answer, MessageStatus.STOPPED if stopped else MessageStatus.COMPLETE)
         if stopped:
             note("(stopped)")
-        if answer.text:
-            self.messages += [turn, {"role": "assistant", "content": answer.text}]
-        elif not stopped:
+        elif not answer.text:
             note("(the model said nothing)")
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
@@ -168,6 +155,8 @@ class Conversation:
             await self._choose(argument)
         elif command == "/system":
             self._instruct(argument)
+        elif command == "/preset":
+            await self._take_preset(argument)
         else:
             if command != "/help":
                 say(f"There is no command '{command}'.{suggest(command, COMMANDS)}", err=True)
@@ -183,10 +172,18 @@ class Conversation:
                     f"There is no model '{name}'.{suggest(name, names)} "
                     f"Models here: {', '.join(names) or 'none'}."
                 )
-            self.model = name
-        say(f"Model: {self.model}")
+            await self.terms.choose(self._kernel, name)
+        say(f"Model: {self.terms.name}")
 
     def _instruct(self, text: str) -> None:
         if text:
-            self.system = None if text == "-" else text
-        say(f"Instructions: {self.system or 'none'}")
+            self.terms.system = "" if text == "-" else text
+        say(f"Instructions: {without_controls(self.terms.instructions) or 'none'}")
+
+    async def _take_preset(self, name: str) -> None:
+        if name:
+            none = name == "-"
+            says = without() if none else await asyncio.to_thread(of_chat, self._app, name)
+            await self.terms.take(self._kernel, None if none else name, says)
+            await self.terms.choose(self._kernel)
+        say(f"Preset: {self.terms.preset or 'none'}; model: {self.terms.name}")

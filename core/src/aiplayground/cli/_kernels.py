@@ -42,8 +42,8 @@ class ChatKernel(Protocol):
     def subscribe(self, *kinds: type[Event], snapshot: bool = True) -> Subscription:
         """Subscribe to events."""
 
-    async def default_model(self) -> str:
-        """Return the model that is meant when none is named."""
+    async def default_model(self, service: str | None = None) -> str:
+        """Return the model that is meant when none is named; of one service, if one is."""
 
     async def models(self) -> list[ModelInfo]:
         """List every model."""

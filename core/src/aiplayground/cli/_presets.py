@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from aiplayground.errors import InvalidParameters
 from aiplayground.presets import (
     ChatParameters,
+    Preset,
     PresetScan,
-    apply_variant,
-    chat_parameters,
-    find_preset,
     load_presets,
     preset_folders,
+)
+from aiplayground.presets._choices import (
+    FILE,
+    Choice,
+    fitting,
+    preset_for_chat,
+    read_choices,
 )
 
 from ._output import note, warn
@@ -38,7 +45,7 @@ def scan(paths: Paths, plugins: PluginSet) -> tuple[PresetScan, list[str]]:
 
 
 def of_chat(app: App, name: str) -> ChatParameters:
-    """Return what a preset (`NAME`, or `NAME/VARIANT`) means to a chat.
+    """Return what a preset means to a chat: `NAME` as it was chosen, or `NAME/VARIANT`.
 
     Raises `InvalidParameters` if there is none of the name, or it is of another type.
     """
@@ -47,11 +54,26 @@ def of_chat(app: App, name: str) -> ChatParameters:
     found, failures = scan(app.paths, discover(app))
     for failure in failures:
         warn(failure)
-    presets = [each.preset for each in found.presets]
-    wanted, slash, variant = name.partition("/")
-    whole = any(each.name.casefold() == name.casefold() for each in presets)
-    preset = find_preset(presets, name if whole else wanted)
-    given = chat_parameters(apply_variant(preset, variant if slash and not whole else None))
+    try:
+        given = preset_for_chat([each.preset for each in found.presets], name, _choices(app))
+    except InvalidParameters:
+        for problem in found.problems:
+            warn(f"{problem}.")  # it may be in there
+        raise
     for key in given.unused:
-        note(f"(the setting '{key}' of '{preset.name}' means nothing to a chat)")
+        note(f"(the setting '{key}' of '{name}' means nothing to a chat)")
     return given
+
+
+def without() -> ChatParameters:
+    """Return what no preset means to a chat: nothing."""
+    return ChatParameters()
+
+
+def chosen_in(app: App, preset: Preset) -> Choice:
+    """Return what was chosen in a preset, as far as it still fits."""
+    return fitting(preset, _choices(app).get(preset.name, Choice()))
+
+
+def _choices(app: App) -> Mapping[str, Choice]:
+    return read_choices(app.paths.state / FILE)[1]

@@ -13,7 +13,7 @@ import httpx
 
 from aiplayground import _openai
 from aiplayground._bus import Bus
-from aiplayground.errors import ServiceNotAvailable
+from aiplayground.errors import ModelNotFound, ServiceNotAvailable
 from aiplayground.events import Snapshot
 from aiplayground.types import ModelInfo
 
@@ -84,9 +84,18 @@ class RemoteKernel:
         """Return a subscription to which nothing comes."""
         return self._bus.subscribe(*kinds, snapshot=snapshot)
 
-    async def default_model(self) -> str:
-        """Return the name that leaves the choice to the running kernel."""
-        return ROUTER
+    async def default_model(self, service: str | None = None) -> str:
+        """Return the name that leaves the choice to the running kernel; of a service, one of its.
+
+        Raises `ModelNotFound` where the service has none.
+        """
+        if service is None:
+            return ROUTER
+        own = [each for each in await self.models() if each.service == service]
+        own = [each for each in own if each.type == "llm"] or own
+        if not own:
+            raise ModelNotFound(f"{service} has no model. `aipg models` lists those that are here.")
+        return max(own, key=lambda each: bool(each.loaded)).name
 
     async def models(self) -> list[ModelInfo]:
         """List every model."""

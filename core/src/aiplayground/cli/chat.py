@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from ._kernels import ChatKernel
     from ._record import Record
+    from ._terms import Terms, Wanted
 
 
 @click.command("chat")
@@ -65,19 +66,20 @@ def command(
     In a conversation Ctrl-C stops the answer, not the program; /help lists its commands.
     Conversations are kept (`aipg chats`); a single answer only with --continue or --conversation.
     """
-    sampling = given(options)
     resume = conversation or ("last" if newest else None)
+    says = None
     if preset is not None:
-        from ._presets import of_chat
+        from ._presets import of_chat, without
 
-        says = of_chat(app, preset)
-        model, system = model or says.model, says.system if system is None else system
-        sampling = says.sampling | sampling  # what stands on the command line wins
+        says = of_chat(app, preset) if preset else without()
+    from ._terms import Wanted
+
+    wanted = Wanted(
+        model=model or None, system=system, sampling=given(options), preset=preset, says=says
+    )
     text = _message(message)
     if text is not None:
-        said = run_with_any(
-            app, lambda kernel: _once(app, kernel, model, system, text, sampling, resume)
-        )
+        said = run_with_any(app, lambda kernel: _once(app, kernel, wanted, text, resume))
         if app.json:
             print_json(said)
         return
@@ -85,11 +87,11 @@ def command(
         raise click.UsageError("Say something: `aipg chat TEXT`, or pipe the text into it.")
     from ._conversation import converse
 
-    if model is None:
+    if model is None and resume is None and not (says and says.model):
         from ._starter import offer
 
         offer(app)
-    run_with_any(app, lambda kernel: converse(app, kernel, model, system, sampling, resume))
+    run_with_any(app, lambda kernel: converse(app, kernel, wanted, resume))
 
 
 def _message(words: Sequence[str]) -> str | None:
@@ -105,24 +107,21 @@ def _message(words: Sequence[str]) -> str | None:
 
 
 async def _once(
-    app: App,
-    kernel: ChatKernel,
-    model: str | None,
-    system: str | None,
-    text: str,
-    sampling: dict[str, Any],
-    resume: str | None,
+    app: App, kernel: ChatKernel, wanted: Wanted, text: str, resume: str | None
 ) -> dict[str, Any]:
     """Show one answer, and return it as `--json` prints it; keep it where one is gone on with."""
+    from ._terms import agree
+
     if resume is None:
-        return await _answer(app, kernel, model, system, [], text, sampling, None)
+        terms = await agree(app, kernel, wanted)
+        return await _answer(app, kernel, terms, [], text, None)
     from ._record import Record
 
     record = Record(kernel.paths)
     try:
-        kept, messages = await record.resume(resume)
-        model, system = model or kept.model, kept.system_prompt if system is None else system
-        return await _answer(app, kernel, model, system, messages, text, sampling, record)
+        found = await record.resume(resume)
+        terms = await agree(app, kernel, wanted, found.conversation)
+        return await _answer(app, kernel, terms, found.messages, text, record)
     finally:
         await record.close()
 
@@ -130,25 +129,19 @@ async def _once(
 async def _answer(
     app: App,
     kernel: ChatKernel,
-    model: str | None,
-    system: str | None,
+    terms: Terms,
     before: list[dict[str, Any]],
     text: str,
-    sampling: dict[str, Any],
     record: Record | None,
 ) -> dict[str, Any]:
     from aiplayground.errors import AIPlaygroundError
 
     from ._answer import Answer, Silent, Terminal, ask, find_model
-    from ._sampling import chat_request
 
-    name = model or await kernel.default_model()
-    messages = [{"role": "system", "content": system}] if system else []
-    messages += [*before, {"role": "user", "content": text}]
     answer = Answer()
-    request = chat_request(name, messages, sampling)
+    request = terms.request([*before, {"role": "user", "content": text}])
     if record is not None:
-        record.begin(text, name, system)
+        record.begin(text, terms, answer)
     try:
         await ask(kernel, request, Silent() if app.json else Terminal(), answer)
     except AIPlaygroundError as error:
@@ -157,5 +150,5 @@ async def _answer(
         raise
     if record is not None:
         await record.end(answer)
-    found = find_model(await kernel.models(), name) if app.json else None
-    return answer.as_json(found.name if found else name, found.service if found else None)
+    found = find_model(await kernel.models(), terms.name) if app.json else None
+    return answer.as_json(found.name if found else terms.name, found.service if found else None)

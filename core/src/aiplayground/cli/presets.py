@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiplayground.presets import LoadedPreset, PresetProblem, PresetScan, Setting
+    from aiplayground.presets._choices import Choice
 
 
 @click.group("presets", invoke_without_command=True)
@@ -54,18 +55,23 @@ def command(ctx: click.Context) -> None:
 @command.command("show")
 @json_option
 @click.argument("name", shell_complete=complete_preset)
-@click.option("--variant", metavar="NAME", help="In this variant, instead of the first.")
+@click.option("--variant", metavar="NAME", help="In this variant, not the one that is chosen.")
 @click.pass_obj
 def show(app: App, name: str, variant: str | None) -> None:
     """Show a preset with its settings."""
     from aiplayground.presets import apply_variant, find_preset
 
+    from ._presets import chosen_in
+
     found, services = _look(app)
     preset = find_preset([each.preset for each in found.presets], name)
     loaded = next(each for each in found.presets if each.preset is preset)
-    applied = apply_variant(preset, variant)
+    choice = chosen_in(app, preset)
+    applied = apply_variant(preset, variant or choice.variant)
     if app.json:
-        print_json({**_as_json(loaded, services), "preset": _plain(applied)})
+        values = {"variant": choice.variant, "values": dict(choice.values)}
+        shown = {**_as_json(loaded, services), "preset": _plain(applied), "chosen": values}
+        print_json(shown)
         return
     say(preset.name, bold=True)
     for line in (preset.description, f"{preset.type}, for {applied.backend}", str(loaded.file)):
@@ -78,6 +84,9 @@ def show(app: App, name: str, variant: str | None) -> None:
             [key, each.name, _value(each), _limits(each)] for key, each in applied.settings.items()
         ]
         print_table(["setting", "name", "default", "takes"], rows)
+    if choice.variant or choice.values:
+        say()
+        say(f"Chosen in a user interface: {_chosen(choice)}")
     _say_notes([loaded])
 
 
@@ -155,11 +164,16 @@ def _value(setting: Setting) -> str:
     return "" if setting.default is None else str(setting.default)
 
 
+def _chosen(choice: Choice) -> str:
+    variant = [f"variant {choice.variant}"] if choice.variant else []
+    return ", ".join([*variant, *(f"{key} = {value}" for key, value in choice.values.items())])
+
+
 def _limits(setting: Setting) -> str:
     if setting.options is not None:
         return ", ".join(map(str, setting.options))
-    low = "" if setting.min is None else f" from {setting.min:g}"
-    high = "" if setting.max is None else f" to {setting.max:g}"
+    low = "" if setting.min is None else f" from {setting.min:.15g}"
+    high = "" if setting.max is None else f" to {setting.max:.15g}"
     return f"{setting.type}{low}{high}"
 
 

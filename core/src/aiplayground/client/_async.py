@@ -29,7 +29,7 @@ from ._place import Address
 
 if TYPE_CHECKING:
     from aiplayground.stores import Store, StoreState
-    from aiplayground.stores.views import BackendServices, Models, Presets
+    from aiplayground.stores.views import BackendServices, Models, OpenAiCompatibleChat, Presets
 
     from ._stores import Mirrors, RemoteStore
 
@@ -112,6 +112,8 @@ class AsyncClient:
     async def store(self, name: Literal["models"]) -> Models: ...
     @overload
     async def store(self, name: Literal["presets"]) -> Presets: ...
+    @overload
+    async def store(self, name: Literal["openAiCompatibleChat"]) -> OpenAiCompatibleChat: ...
     @overload
     async def store(self, name: str, kind: type[Store[S]]) -> RemoteStore[S]: ...
     @overload

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from aiplayground.errors import ServiceNotAvailable
+from aiplayground.errors import InvalidParameters, ServiceNotAvailable
 
-from ._place import Address, unpack
+from ._place import Address, lost, unpack
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -46,10 +46,10 @@ class Calls:
         waiting = self._waiting[id_] = asyncio.get_running_loop().create_future()
         message = {"jsonrpc": "2.0", "id": id_, "method": method, "params": params}
         try:
-            await connection.send(json.dumps(message))
+            await connection.send(_text_of(message))
             return await waiting
         except ConnectionClosed as error:
-            raise _lost(error) from error
+            raise lost(error) from error
         finally:
             del self._waiting[id_]
 
@@ -78,7 +78,7 @@ class Calls:
         except ConnectionClosed as error:
             for waiting in self._waiting.values():
                 if not waiting.done():
-                    waiting.set_exception(_lost(error))
+                    waiting.set_exception(lost(error))
 
     async def aclose(self) -> None:
         """Close the connection; calls in progress end with `ServiceNotAvailable`."""
@@ -90,5 +90,10 @@ class Calls:
             await asyncio.wait({reader})
 
 
-def _lost(error: Exception) -> ServiceNotAvailable:
-    return ServiceNotAvailable(f"The connection to the kernel was lost ({error}).")
+def _text_of(message: dict[str, Any]) -> str:
+    try:
+        return json.dumps(message, allow_nan=False)
+    except ValueError as error:
+        raise InvalidParameters(
+            "JSON has no such number: NaN and the infinities cannot be sent."
+        ) from error

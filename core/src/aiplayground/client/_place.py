@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiplayground.errors import AIPlaygroundError, ServiceNotAvailable, from_dict
+from aiplayground.errors import (
+    AIPlaygroundError,
+    InvalidParameters,
+    ServiceNotAvailable,
+    from_dict,
+)
 from aiplayground.paths import Paths
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
+    from websockets.exceptions import ConnectionClosed
 
 RUNTIME_FILE = "serve.json"
 
@@ -25,8 +31,11 @@ PING_INTERVAL = 20.0
 CLOSE_PATIENCE = 2.0
 """Seconds for closing a connection in order."""
 
-MAX_MESSAGE = 64 * 2**20
-"""Bytes of a message at most."""
+MAX_MESSAGE = 512 * 2**20
+"""Bytes of a message at most: the state of a store may hold many pictures."""
+
+TOO_BIG = 1009
+"""The close code for a message that was too big (RFC 6455, 7.4.1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,27 @@ def _refusal(status: int, body: bytes | bytearray | None) -> AIPlaygroundError:
     if not isinstance(told, dict) or "message" not in told:
         told = {"code": -3, "message": f"The gateway refused the connection (HTTP {status})."}
     return from_dict(told)
+
+
+def lost(error: ConnectionClosed) -> AIPlaygroundError:
+    """Return what the end of a connection means to those who waited for it."""
+    if is_too_big(error):
+        return ServiceNotAvailable(
+            f"What the kernel sent is larger than {MAX_MESSAGE >> 20} MiB.",
+            details={"reason": "too-large"},
+        )
+    if error.rcvd is not None and error.rcvd.code == TOO_BIG:
+        return InvalidParameters(
+            "A call is larger than the kernel takes. Send fewer or smaller pictures, or raise "
+            "the setting 'max_body' of ai-backend.",
+            details={"reason": "too-large"},
+        )
+    return ServiceNotAvailable(f"The connection to the kernel was lost ({error}).")
+
+
+def is_too_big(error: ConnectionClosed) -> bool:
+    """Say whether this end refused a message because of its size: it would come again."""
+    return error.sent is not None and error.sent.code == TOO_BIG and not error.rcvd_then_sent
 
 
 def unpack(error: dict[str, Any]) -> AIPlaygroundError:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, create_model
 from pydantic.alias_generators import to_snake
 
-from aiplayground.errors import AIPlaygroundError, ServiceNotAvailable
+from aiplayground.errors import AIPlaygroundError, ServiceNotAvailable, suggest
 from aiplayground.stores import Observable, Store, StoreState
 from aiplayground.stores._observe import S
+from aiplayground.stores._patch import Unfit, parts_of, patched
 from aiplayground.stores._state import read_changes, read_state
 from aiplayground.validation import camel
 
 from ._events import ANSWER_PATIENCE, connected
-from ._place import Address, unpack
+from ._place import Address, is_too_big, lost, unpack
 
 if TYPE_CHECKING:
     from websockets.asyncio.client import ClientConnection
@@ -31,7 +32,7 @@ CATCH_UP = 10.0
 
 Call = Callable[..., Awaitable[Any]]
 
-_PLAIN: TypeAdapter[Any] = TypeAdapter(Any)
+_PLAIN: TypeAdapter[Any] = TypeAdapter(Any, config={"ser_json_inf_nan": "constants"})
 
 
 class RemoteStore(Observable[S]):
@@ -48,6 +49,7 @@ class RemoteStore(Observable[S]):
         self._kind = kind
         self._ask = ask
         self._shown = asyncio.Event()
+        self._document: dict[str, Any] = {}
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def call(self, action: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> Any:
@@ -60,8 +62,13 @@ class RemoteStore(Observable[S]):
         return answer.get("result")
 
     def __getattr__(self, name: str) -> Call:
-        if name.startswith("_") or (self._kind and camel(name) not in self._kind.actions()):
-            raise AttributeError(f"The store '{self.__dict__.get('name')}' has no action '{name}'.")
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._kind and camel(name) not in self._kind.actions():
+            known = [to_snake(each) for each in self._kind.actions()]
+            raise AttributeError(
+                f"The store '{self.name}' has no action '{name}'.{suggest(name, known)}"
+            )
         return partial(self._act, camel(name))
 
     async def _act(self, action: str, *positional: Any, **named: Any) -> Any:
@@ -91,15 +98,26 @@ class RemoteStore(Observable[S]):
         if "state" in told:
             kind = type(self._state) if self._kind else _state_of(told["state"])
             state: Any = read_state(kind, told["state"])
+            self._document = dict(told["state"])
             self._advance(state, told["version"], None)
             if not self.ready.done():
                 self.ready.set_result(None)
-        elif told["version"] != self._version + 1:
+        elif told["version"] != self._version + 1 or not self._change(told):
             return False
-        else:
-            changes, state = read_changes(self._state, told["changes"])
-            self._advance(state, told["version"], changes)
         self._shown.set()
+        return True
+
+    def _change(self, told: Mapping[str, Any]) -> bool:
+        """Show a change; returns False if it is not one of what was there."""
+        operations = told.get("patches", ())
+        try:
+            document = patched({**self._document, **told["changes"]}, operations)
+        except Unfit:
+            return False
+        names = {*told["changes"], *(parts_of(each["path"])[0] for each in operations)}
+        changes, state = read_changes(self._state, {name: document[name] for name in names})
+        self._document = document
+        self._advance(state, told["version"], changes)
         return True
 
     def lose(self, error: AIPlaygroundError | None) -> None:
@@ -159,6 +177,9 @@ class Mirrors:
                 return
             try:
                 await self._read_one(connection)
+            except AIPlaygroundError as error:
+                self._lose(list(self._mirrors), error)
+                return
             finally:
                 self._connection = None
                 await connection.close()
@@ -169,12 +190,15 @@ class Mirrors:
 
         self._connection = connection
         self._asked.clear()
-        with suppress(ConnectionClosed):
+        try:
             await self._follow(list(self._mirrors))
             async for text in connection:
                 behind = self._received(json.loads(text))
                 if behind is not None:
                     await self._follow([behind])
+        except ConnectionClosed as error:
+            if is_too_big(error):
+                raise lost(error) from error  # to connect again would bring the same
 
     async def _follow_now(self, name: str) -> None:
         from websockets.exceptions import ConnectionClosed

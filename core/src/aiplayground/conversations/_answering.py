@@ -20,13 +20,7 @@ if TYPE_CHECKING:
     from aiplayground.types import ChatChunk
 
 TELL_EVERY = 0.05
-"""Seconds between two tellings of an answer that grows: a fast model floods nobody.
-
-More for a conversation that is large, all of which is told each time: see `TOLD_PER_SECOND`.
-"""
-
-TOLD_PER_SECOND = 20_000_000
-"""Characters of a conversation (images are text outside) that are told in a second at most."""
+"""Seconds between two tellings of an answer that grows: a fast model floods nobody."""
 
 KEEP_EVERY = 1.0
 """Seconds of an answer that a crash can lose at most."""
@@ -59,7 +53,6 @@ class Answering:
         self._telling: asyncio.TimerHandle | None = None
         self._keeping: asyncio.TimerHandle | None = None
         self._told = float("-inf")
-        self._pause = TELL_EVERY
 
     @property
     def message(self) -> ChatMessage | None:
@@ -88,7 +81,6 @@ class Answering:
         when it was interrupted.
         """
         self._message = messages[-1]
-        self._pause = max(TELL_EVERY, sum(map(weight, messages)) / TOLD_PER_SECOND)
         try:
             await self._gather(ask)
         except asyncio.CancelledError:
@@ -132,7 +124,7 @@ class Answering:
     def _grown(self) -> None:
         loop = asyncio.get_running_loop()
         if self._telling is None:
-            wait = max(0.0, self._told + self._pause - now())
+            wait = max(0.0, self._told + TELL_EVERY - now())
             self._telling = loop.call_later(wait, self._tell_now)
         if self._keeping is None:
             self._keeping = loop.call_later(KEEP_EVERY, self._keep_now)
@@ -193,8 +185,3 @@ class Answering:
                 "error": so_far.error and ServiceError.model_validate(so_far.error),
             }
         )
-
-
-def weight(message: ChatMessage) -> int:
-    """Return how many characters a message has, its images as they are outside."""
-    return len(message.content) + sum(map(len, message.images or ()))

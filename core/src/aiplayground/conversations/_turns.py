@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._answering import Answering
 from ._archive import Archive, Branch, busy, milliseconds, new_id
 from ._database import PATIENCE
-from ._model import request_of, resolve
+from ._model import parameters_of, request_of, resolve
 from ._prompting import title_of
 from ._rows import no_message
 from ._types import ChatMessage, Draft, MessageStatus
 
 if TYPE_CHECKING:
     from aiplayground.kernel import Kernel
+    from aiplayground.presets import ChatParameters
     from aiplayground.types import ChatChunk, ModelInfo
 
 PICTURES = "Images"
@@ -149,6 +150,7 @@ class Turns:
         try:
             before = await self._archive.branch(conversation)
             chosen = before.conversation
+            given = await parameters_of(self._kernel, chosen.preset)
             model = await resolve(self._kernel, chosen.model, chosen.backend)
             turn = prepare(before.messages)
             empty = _answer(turn.answer_to, model.name, model.service, None)
@@ -156,13 +158,15 @@ class Turns:
             branch = await self._archive.add(conversation, [*turn.drafts, empty], title)
             asked = Branch(branch.conversation, branch.messages[:-1])
             self._show(branch)
-            ask = partial(self._ask, model, asked)
+            ask = partial(self._ask, model, asked, given)
             await answer.run(branch.messages, ask)
         finally:
             self._release(conversation, answer)
 
-    def _ask(self, model: ModelInfo, branch: Branch) -> AsyncGenerator[ChatChunk, None]:
-        return self._kernel.chat(request_of(model, branch))
+    def _ask(
+        self, model: ModelInfo, branch: Branch, given: ChatParameters
+    ) -> AsyncGenerator[ChatChunk, None]:
+        return self._kernel.chat(request_of(model, branch, given))
 
     def _tell_of(self, conversation: str, message: ChatMessage) -> None:
         if message.status is not MessageStatus.STREAMING:

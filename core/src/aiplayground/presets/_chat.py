@@ -12,6 +12,9 @@ from aiplayground.errors import InvalidParameters
 from ._schema import Preset
 from ._values import resolve_values
 
+ANY = "ai-backend"
+"""The backend that stands for whichever has the model."""
+
 SYSTEM, MODEL = "system_prompt", "model"
 
 _OTHER_NAMES = {"max_new_tokens": "max_tokens", "system": SYSTEM}
@@ -27,12 +30,22 @@ FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ChatParameters:
-    """Instructions, a model, and fields of `ChatRequest`; `unused` are settings that are none."""
+    """Instructions, a model, and fields of `ChatRequest`; `unused` are settings that are none.
+
+    `backend` is the service that the preset is for; `ai-backend` means any.
+    """
 
     system: str | None = None
     model: str | None = None
-    sampling: dict[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    backend: str = ANY
+
+    def under(
+        self, system: str | None, sampling: Mapping[str, Any]
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Return instructions and sampling fields: those given, and for the rest the preset's."""
+        return self.system if system is None else system, {**self.sampling, **sampling}
 
 
 def chat_parameters(preset: Preset, given: Mapping[str, Any] | None = None) -> ChatParameters:
@@ -57,7 +70,7 @@ def chat_parameters(preset: Preset, given: Mapping[str, Any] | None = None) -> C
         elif not (value == "" or (name == "seed" and value < 0)):
             found[name] = _whole(preset, key, value) if name in _WHOLE else value
     system, model = found.pop(SYSTEM, None), found.pop(MODEL, None)
-    return ChatParameters(system, model, found, tuple(unused))
+    return ChatParameters(system, model, found, tuple(unused), preset.backend)
 
 
 def chat_field(key: str) -> str | None:
@@ -70,7 +83,7 @@ def chat_field(key: str) -> str | None:
 def _whole(preset: Preset, key: str, value: Any) -> Any:
     if isinstance(value, float) and not value.is_integer():
         raise InvalidParameters(
-            f"'{preset.settings[key].name}' must be a whole number, not {value:g}.",
+            f"'{preset.settings[key].name}' must be a whole number, not {value:.15g}.",
             details={"preset": preset.name, "setting": key},
         )
     return int(value) if isinstance(value, float) else value

@@ -43,7 +43,7 @@ class Setting(_Shape):
         if wrong is not None:
             return wrong
         if self.type == "number" and not self._in_range(value):
-            return f"must be {self._range()}, not {value:g}"
+            return f"must be {self._range()}, not {value:.15g}"
         if self.options is not None and not any(same(value, each) for each in self.options):
             allowed = ", ".join(repr(each) for each in self.options)
             return f"must be one of {allowed}, not {value!r:.80}"
@@ -55,13 +55,17 @@ class Setting(_Shape):
 
     def _range(self) -> str:
         if self.min is None:
-            return f"at most {self.max:g}"
-        return f"at least {self.min:g}" if self.max is None else f"{self.min:g} to {self.max:g}"
+            return f"at most {self.max:.15g}"
+        return (
+            f"at least {self.min:.15g}"
+            if self.max is None
+            else f"{self.min:.15g} to {self.max:.15g}"
+        )
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise fault(("min",), f"{self.min:g} is more than 'max', {self.max:g}", self.min)
+            raise fault(("min",), f"{self.min:.15g} is more than 'max', {self.max:.15g}", self.min)
         if self.type == "select" and not self.options:
             raise fault(("options",), "a setting of type 'select' needs options", self.options)
         wrong = None if self.default is None else self.fault(self.default)

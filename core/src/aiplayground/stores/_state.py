@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
@@ -79,13 +79,20 @@ def plain_fields(state: StoreState, names: Iterable[str]) -> dict[str, Any]:
 
     None is written: a field that was emptied differs from one that did not change.
     """
-    adapters = _adapters(type(state))
-    return {
-        outside(type(state), name): adapters[name].dump_python(
-            getattr(state, name), mode="json", by_alias=True, exclude_none=True
-        )
-        for name in names
-    }
+    kind = type(state)
+    return {outside(kind, name): plain_field(kind, name, getattr(state, name)) for name in names}
+
+
+def plain_field(kind: type[StoreState], name: str, value: Any) -> Any:
+    """Return a value of a field, or a part of one that `has_parts`, as JSON has it."""
+    return _adapters(kind)[name].dump_python(value, mode="json", by_alias=True, exclude_none=True)
+
+
+@cache
+def has_parts(kind: type[StoreState], name: str) -> bool:
+    """Say whether a field is a tuple of any length, of which each part is one as well."""
+    hint = kind.model_fields[name].annotation
+    return get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis
 
 
 def plain_getters(state: StoreState, names: Iterable[str]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from aiplayground.conversations import (
     Turns,
 )
 from aiplayground.conversations._images import decode_images
-from aiplayground.conversations._model import resolve, sampling
+from aiplayground.conversations._model import model_with, parameters_of, resolve, sampling
 from aiplayground.conversations._prompting import MAX_TEXT, well_formed
 from aiplayground.errors import InvalidParameters
 
@@ -179,31 +179,43 @@ class OpenAiCompatibleChatStore(Store[ChatState]):
         preset: Preset | None = None,
         conversation_id: Id | None = None,
     ) -> None:
-        """Set the instructions, the sampling settings or the preset's name of a conversation.
+        """Set the instructions, the sampling settings or the preset of a conversation.
 
         What is not given stays. `settings` are fields of a chat request: `{"temperature": 0.7}`.
+        `preset` is `NAME` or `NAME/VARIANT`, '' for none: what it says holds where the conversation
+        has nothing of its own, and its model is chosen. Raises `InvalidParameters` for a preset
+        that there is not, and what `set_model` does.
         """
         fields: dict[str, Any] = {}
         if system_prompt is not None:
             fields["system_prompt"] = well_formed(system_prompt)
         if settings is not None:
             fields["settings"] = sampling(settings)
+        id_ = self._named(conversation_id)
         if preset is not None:
-            fields["preset"] = well_formed(preset) or None
-        await self._change(self._named(conversation_id), **fields)
+            now = await self._archive.find(id_)
+            fields |= await self._preset(well_formed(preset), now.model, now.backend)
+        await self._change(id_, **fields)
+        if preset and self._is_open(id_):
+            self._set(model=fields["model"], backend=fields["backend"])
 
     # Conversations ------------------------------------------------------------------------
 
     @action
     async def new_conversation(self, system_prompt: Text = "", preset: Preset | None = None) -> str:
-        """Begin a conversation with the model that is chosen, and open it; returns its id."""
-        made = await self._archive.create(
-            backend=self.state.backend,
-            model=self.state.model,
-            system_prompt=well_formed(system_prompt),
-            preset=preset,
+        """Begin a conversation with the model that is chosen, and open it; returns its id.
+
+        `preset` is as `configure` takes it.
+        """
+        chosen = await self._preset(well_formed(preset or ""), self.state.model, self.state.backend)
+        made = await self._archive.create(system_prompt=well_formed(system_prompt), **chosen)
+        self._set(
+            conversation=made,
+            messages=(),
+            model=made.model,
+            backend=made.backend,
+            conversations=self._listed(made),
         )
-        self._set(conversation=made, messages=(), conversations=self._listed(made))
         return made.id
 
     @action
@@ -294,6 +306,16 @@ class OpenAiCompatibleChatStore(Store[ChatState]):
                 await resolve(self.kernel, self.state.model, self.state.backend)
                 return await self.new_conversation()
         return self._named(None)
+
+    async def _preset(self, preset: str, model: str, backend: str) -> dict[str, Any]:
+        """Return the fields that choosing a preset sets."""
+        if preset:
+            given = await parameters_of(self.kernel, preset)
+            chosen = model_with(await self.kernel.models(), given, model, backend)
+            if chosen != (model, backend):
+                await resolve(self.kernel, *chosen)
+            model, backend = chosen
+        return {"preset": preset or None, "model": model, "backend": backend}
 
     async def _change(self, conversation: str, **fields: Any) -> None:
         changed = await self._archive.change(conversation, **fields)

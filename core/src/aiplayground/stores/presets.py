@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from aiplayground.api import Answer
 from aiplayground.errors import InvalidParameters
-from aiplayground.paths import file_error
 from aiplayground.presets import (
+    ChatParameters,
     Preset,
     PresetScan,
     apply_variant,
@@ -22,6 +19,14 @@ from aiplayground.presets import (
     load_presets,
     preset_folders,
     resolve_values,
+)
+from aiplayground.presets._choices import (
+    FILE,
+    Choice,
+    fitting,
+    preset_for_chat,
+    read_choices,
+    write_choices,
 )
 from aiplayground.presets._variants import find_variant
 
@@ -86,14 +91,6 @@ class PresetsState(StoreState):
         return {} if preset is None else resolve_values(preset, self.setting_values)
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """What was chosen in a preset."""
-
-    variant: str | None = None
-    values: Mapping[str, Any] = field(default_factory=dict)
-
-
 class PresetsStore(Store[PresetsState]):
     """Every preset, which one is active, and what was set in it."""
 
@@ -101,13 +98,13 @@ class PresetsStore(Store[PresetsState]):
 
     def __init__(self, kernel: Kernel) -> None:
         super().__init__(kernel)
-        self._file = kernel.paths.state / "presets.json"
-        self._choices: dict[str, _Choice] = {}
+        self._file = kernel.paths.state / FILE
+        self._choices: dict[str, Choice] = {}
         self._turn = asyncio.Lock()
 
     async def open(self) -> None:
         """Read the presets, and what was chosen before."""
-        active, self._choices = await asyncio.to_thread(_read, self._file)
+        active, self._choices = await asyncio.to_thread(read_choices, self._file)
         await self._load(active)
 
     @action
@@ -131,7 +128,7 @@ class PresetsStore(Store[PresetsState]):
             preset = self._active()
             if name is not None:
                 find_variant(preset.variants, name)
-            kept = _fitting(preset, _Choice(name, self.state.setting_values))
+            kept = fitting(preset, Choice(name, self.state.setting_values))
             await self._choose(self.state.active_preset_index, kept)
 
     @action
@@ -145,7 +142,7 @@ class PresetsStore(Store[PresetsState]):
             values = {name: old for name, old in self.state.setting_values.items() if name != key}
             if value is not None:
                 values[key] = check_value(applied, key, value)
-            choice = _Choice(self.state.active_variant, values)
+            choice = Choice(self.state.active_variant, values)
             await self._choose(self.state.active_preset_index, choice)
 
     @action
@@ -153,7 +150,7 @@ class PresetsStore(Store[PresetsState]):
         """Bring the defaults of all settings of the active preset back."""
         async with self._turn:
             self._active()
-            choice = _Choice(self.state.active_variant, {})
+            choice = Choice(self.state.active_variant, {})
             await self._choose(self.state.active_preset_index, choice)
 
     @action
@@ -162,6 +159,21 @@ class PresetsStore(Store[PresetsState]):
         async with self._turn:
             active = self.state.active_preset
             await self._load(active.name if active else None)
+
+    def for_chat(self, name: str) -> ChatParameters:
+        """Return what a preset means to a chat: `NAME` as it was chosen here, or `NAME/VARIANT`.
+
+        Raises `InvalidParameters` if there is none of the name, or it is of another type.
+        """
+        try:
+            return preset_for_chat(self.state.presets, name, self._choices)
+        except InvalidParameters as error:
+            if not self.state.problems:
+                raise
+            files = ", ".join(f"{each.file}:{each.line}" for each in self.state.problems)
+            raise InvalidParameters(
+                f"{error.message} Files that hold no preset: {files}.", details=error.details
+            ) from error
 
     # Inside -------------------------------------------------------------------------------
 
@@ -178,7 +190,7 @@ class PresetsStore(Store[PresetsState]):
             self.kernel.log().logger.warning("Preset left out: %s", problem)
         names = [each.preset.name for each in found.presets]
         index = names.index(active) if active in names else 0
-        choice = self._choice(found.presets[index].preset) if names else _Choice()
+        choice = self._choice(found.presets[index].preset) if names else Choice()
         self._set(
             active_preset_index=index,
             active_variant=choice.variant,
@@ -186,14 +198,14 @@ class PresetsStore(Store[PresetsState]):
             **_shown(found),
         )
 
-    def _choice(self, preset: Preset) -> _Choice:
-        return _fitting(preset, self._choices.get(preset.name, _Choice()))
+    def _choice(self, preset: Preset) -> Choice:
+        return fitting(preset, self._choices.get(preset.name, Choice()))
 
-    async def _choose(self, index: int, choice: _Choice) -> None:
+    async def _choose(self, index: int, choice: Choice) -> None:
         """Write down what was chosen, then show it: an error leaves both as they were."""
         name = self.state.presets[index].name
         choices = {**self._choices, name: choice}
-        await asyncio.to_thread(_write, self._file, name, choices)
+        await asyncio.to_thread(write_choices, self._file, name, choices)
         self._choices = choices
         self._set(
             active_preset_index=index, active_variant=choice.variant, setting_values=choice.values
@@ -214,43 +226,3 @@ def _shown(found: PresetScan) -> dict[str, Any]:
             for each in found.presets
         },
     }
-
-
-def _fitting(preset: Preset, choice: _Choice) -> _Choice:
-    """Return what still fits a preset, which may have become another meanwhile."""
-    names = [each.name for each in preset.variants]
-    variant = choice.variant if choice.variant in names else None
-    settings = apply_variant(preset, variant).settings
-    values = {
-        key: value
-        for key, value in choice.values.items()
-        if key in settings and settings[key].fault(value) is None
-    }
-    return _Choice(variant, values)
-
-
-def _read(file: Path) -> tuple[str | None, dict[str, _Choice]]:
-    """Return what was chosen; a damaged note counts as none, and the next choice writes it anew."""
-    try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        choices = {
-            name: _Choice(each["variant"], dict(each["values"]))
-            for name, each in told["choices"].items()
-        }
-        return told["active"], choices
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None, {}
-
-
-def _write(file: Path, active: str, choices: Mapping[str, _Choice]) -> None:
-    told = {
-        name: {"variant": each.variant, "values": dict(each.values)}
-        for name, each in choices.items()
-        if each.variant is not None or each.values
-    }
-    part = file.with_suffix(".part")
-    try:
-        part.write_text(json.dumps({"active": active, "choices": told}), encoding="utf-8")
-        part.replace(file)
-    except OSError as error:
-        raise file_error("write", file, error) from error

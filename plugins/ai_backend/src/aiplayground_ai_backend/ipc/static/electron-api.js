@@ -23,7 +23,7 @@
 
   const listeners = new Map(Object.keys(TABLE.events).map((name) => [name, new Set()]));
   const watchers = new Set(); // of stores: { callback, names }
-  const versions = new Map(); // of the stores that are followed
+  const followed = new Map(); // stores: { version, state }
   const calls = new Map(); // by id: what waits for a response
   const waiting = new Set(); // what waits for a connection
   let socket = null, lastId = 0, expected = null, pause = FIRST_PAUSE, timer = null;
@@ -39,7 +39,7 @@
       pause = FIRST_PAUSE;
       for (const each of [...waiting]) each();
       resync();
-      versions.clear();
+      followed.clear();
       if (watchers.size > 0) follow(watchedStores());
     };
     socket.onmessage = (message) => received(JSON.parse(message.data));
@@ -132,18 +132,52 @@
   }
 
   function storeChanged(update) {
-    const { store, version, state } = update;
-    if (state === undefined) {
-      if (!versions.has(store)) return; // where it stands is on its way
-      if (versions.get(store) !== version - 1) {
-        versions.delete(store);
-        return follow([store]); // something is missing
-      }
-    }
-    versions.set(store, version);
+    const told = update.state === undefined ? changed(update) : update;
+    if (told === null) return;
+    const { store, version, state } = told;
+    if (told === update) followed.set(store, { version, state });
     for (const { callback, names } of [...watchers]) {
-      if (names === undefined || names.includes(store)) inform(callback, [update]);
+      if (names === undefined || names.includes(store)) inform(callback, [told]);
     }
+  }
+
+  // A change with every field whole that became another; null if there is nothing to tell yet.
+  function changed({ store, version, changes, patches = [], getters }) {
+    const before = followed.get(store);
+    if (before === undefined) return null; // where it stands is on its way
+    try {
+      if (before.version !== version - 1) throw new RangeError("something is missing");
+      const state = patches.reduce(patched, { ...before.state, ...changes });
+      followed.set(store, { version, state });
+      const names = [...Object.keys(changes), ...patches.map(({ path }) => parts(path)[0])];
+      const whole = Object.fromEntries(names.map((name) => [name, state[name]]));
+      return { store, version, changes: whole, getters };
+    } catch {
+      followed.delete(store);
+      follow([store]);
+      return null;
+    }
+  }
+
+  // JSON Patch (RFC 6902), and `append` for texts. What was there stays as it is.
+  const unescaped = (part) => part.replaceAll("~1", "/").replaceAll("~0", "~");
+  const parts = (path) => path.split("/").slice(1).map(unescaped);
+
+  function patched(document, operation) {
+    return placed(document, parts(operation.path), operation);
+  }
+
+  function placed(there, [key, ...deeper], operation) {
+    const copy = Array.isArray(there) ? [...there] : { ...there };
+    const { op, value } = operation;
+    const fits = key in copy || (op === "add" && deeper.length === 0 && !(key > copy.length));
+    if (!fits) throw new RangeError(`there is no ${key}`);
+    if (deeper.length > 0) copy[key] = placed(copy[key], deeper, operation);
+    else if (Array.isArray(copy) && op !== "replace" && op !== "append") {
+      copy.splice(key, op === "remove" ? 1 : 0, ...(op === "add" ? [value] : []));
+    } else if (op === "remove") delete copy[key];
+    else copy[key] = op === "append" ? copy[key] + value : value;
+    return copy;
   }
 
   function watch(callback, names) {
