@@ -144,7 +144,7 @@ def _serve_once(home: str) -> tuple[float, int]:
 
 
 def _until_up(url: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240  # LiteLLM's proxy takes its time, on a busy machine minutes
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=5) as answer:
