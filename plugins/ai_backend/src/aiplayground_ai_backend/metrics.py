@@ -95,7 +95,7 @@ class Metrics:
         yield from _head("answers_total", "counter", "Requests given to a backend.")
         for (service, model), value in sorted(self._answers.items()):
             yield _line("answers_total", value, backend=service, model=model)
-        yield from _head("tokens_total", "counter", "Tokens, where the answer told them.")
+        yield from _head("tokens_total", "counter", "Tokens told; pieces of what broke off.")
         for (service, model, kind), value in sorted(self._tokens.items()):
             yield _line("tokens_total", value, backend=service, model=model, kind=kind)
 
