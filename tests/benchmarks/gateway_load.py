@@ -25,6 +25,10 @@ STAMP = b'"@'
 """What stands before the time (in microseconds) at which a paced worker sent a chunk."""
 
 
+ATTEMPTS = 3
+"""Connections in a row that a server may close before it answers."""
+
+
 class Job:
     """Requests to one address: `total` of them over `connections`, each with the same body."""
 
@@ -45,19 +49,17 @@ class Job:
 
     async def run(self) -> dict[str, Any]:
         """Send all of them; returns what took how long, in seconds."""
-        loop = asyncio.get_running_loop()
-        pairs = [
-            await loop.create_connection(lambda: Connection(self), *self.address)
-            for _ in range(self.open)
-        ]
+        connections = [Connection(self) for _ in range(self.open)]
+        for each in connections:
+            await each.connect()
         began = time.perf_counter()
-        for _, connection in pairs:
-            connection.ask()
+        for each in connections:
+            each.ask()
         try:
             await asyncio.wait_for(self.done, 120)
         finally:
-            for transport, _ in pairs:
-                transport.close()
+            for each in connections:
+                each.close()
         took = time.perf_counter() - began
         return {"seconds": took, "firsts": self.firsts, "delays": self.delays}
 
@@ -77,25 +79,49 @@ class Job:
 
 
 class Connection(asyncio.Protocol):
-    """One connection, on which one request follows another."""
+    """One connection, on which one request follows another.
+
+    Where the server closes it between two answers, as some do, a new one is made, and the time that
+    takes is the next answer's. One that breaks off in an answer is a failure.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._body: list[bytes] = []
         self._began = 0.0
+        self._asked = self._answered = False
+        self._attempts = 0
+        self._connecting: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        """Connect; raises `OSError`."""
+        await asyncio.get_running_loop().create_connection(lambda: self, *self._job.address)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self._parser = httptools.HttpResponseParser(self)
+        if self._asked:
+            self._transport.write(self._job.request)
 
     def ask(self) -> None:
         """Send the next request."""
         self._job.left -= 1
         self._body.clear()
+        self._asked, self._answered, self._attempts = True, False, 0
         self._began = time.perf_counter()
+        if self._transport.is_closing():
+            return  # `connection_lost` is about to come, and connects again
         self._transport.write(self._job.request)
 
+    def close(self) -> None:
+        """Close it, and connect no more."""
+        self._asked = False
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self._transport.close()
+
     def data_received(self, data: bytes) -> None:
+        self._answered = True
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
@@ -114,15 +140,30 @@ class Connection(asyncio.Protocol):
             self._job.delays.append((now - int(piece[: piece.index(b" ")])) / 1e6)
 
     def on_message_complete(self) -> None:
+        self._asked = False
         status, found = self._parser.get_status_code(), b"".join(self._body).count(b"data:")
         if status != 200 or found < self._job.expected:
             told = b"".join(self._body)[:300]
             self._job.failed(f"{status} with {found} events, not {self._job.expected}: {told!r}")
-        else:
-            self._job.ended(self)
+            return
+        if not self._parser.should_keep_alive():
+            self._transport.close()
+        self._job.ended(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._job.failed("the server closed a connection")
+        if not self._asked:
+            return  # between two answers, or after the last
+        self._attempts += 1
+        if self._answered or self._attempts > ATTEMPTS:
+            what = "in an answer" if self._answered else "each time, before an answer"
+            self._job.failed(f"the server closed a connection {what}: {exc!r}")
+            return
+        self._connecting = asyncio.ensure_future(self.connect())
+        self._connecting.add_done_callback(self._connected)
+
+    def _connected(self, connecting: asyncio.Task[None]) -> None:
+        if not connecting.cancelled() and (error := connecting.exception()) is not None:
+            self._job.failed(f"the server takes no connections any more: {error!r}")
 
 
 class Load:

@@ -41,6 +41,13 @@ REFERENCE = {
 }
 """The methods of the API reference, with their parameters in order."""
 
+BESIDES = {
+    "restartService": ["serviceName"],
+    "getServiceLog": ["serviceName", "lines"],
+    "unloadModel": ["backend", "model"],
+}
+"""What is ours, and needs the token."""
+
 STORES = {"stores:list": [], "stores:get": ["name"], "stores:call": ["name", "action", "params"]}
 
 OPEN = {"getServices", "loadModels", "refreshLLMModels", "getModelPaths", "detectDevices"} | {
@@ -58,7 +65,9 @@ async def running(tmp_path: Path) -> AsyncIterator[Kernel]:
 
 
 def test_the_table_is_the_reference() -> None:
-    assert {name: each.outside_names for name, each in METHODS.items()} == REFERENCE | STORES
+    assert {name: each.outside_names for name, each in METHODS.items()} == (
+        REFERENCE | BESIDES | STORES
+    )
 
 
 def test_what_lists_needs_no_token_and_nothing_else_goes_without() -> None:
@@ -83,9 +92,32 @@ async def test_start_and_stop_return_the_status(running: Kernel) -> None:
     assert await running.call("setUpService", service_name="fake") is None
 
 
-async def test_readiness_loads_the_model(running: Kernel) -> None:
+async def test_readiness_loads_the_model_and_unloading_frees_it(running: Kernel) -> None:
     assert await running.call("ensureBackendReadiness", "fake", "m") is None
     assert running.service("fake").models == ("m",)
+    assert await running.call("unloadModel", "fake", "m") is None
+    assert running.service("fake").models == ()
+
+
+async def test_a_restart_stops_and_starts(tmp_path: Path) -> None:
+    fake = Fake()
+    async with kernel(tmp_path, fake) as one:
+        await one.call("sendStartSignal", "fake")
+        assert await one.call("restartService", "fake") == "Running"
+    assert fake.calls.count("start") == 2
+
+
+async def test_a_log_is_told_line_by_line(running: Kernel) -> None:
+    for number in range(3):
+        running.log("fake").line("engine", f"line {number}")
+    last = await running.call("getServiceLog", "fake", 2)
+    assert [each["text"] for each in last] == ["line 1", "line 2"]
+    assert {"seq", "time", "level", "source"} < last[0].keys()
+    assert await running.call("getServiceLog", "kernel") == []
+    with pytest.raises(InvalidParameters, match="lines"):
+        await running.call("getServiceLog", "fake", 0)
+    with pytest.raises(ServiceNotAvailable, match="Did you mean 'fake'"):
+        await running.call("getServiceLog", "fak")
 
 
 async def test_an_unknown_service_is_not_available(running: Kernel) -> None:

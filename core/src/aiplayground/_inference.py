@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +55,8 @@ class Inference:
         self._host = host
         self._services = services
         self._catalogue: list[ModelInfo] | None = None
+        # Names that requests have asked for: there may be thousands of models to look through.
+        self._asked: dict[tuple[str, str | None], ModelInfo] = {}
         self._unlisted: dict[str, AIPlaygroundError] = {}
 
     # Models -------------------------------------------------------------------------------
@@ -68,18 +70,24 @@ class Inference:
             for model in service.ops.residency.loaded
         }
         # Copied only where something is different: there may be thousands.
-        self._catalogue = [
+        found = [
             each if each.loaded is held else _changed(each, loaded=held)
             for each, held in ((each, (each.service, each.name) in loaded) for each in catalogue)
         ]
-        return list(self._catalogue)
+        self._keep(found)
+        return list(found)
+
+    def _keep(self, catalogue: list[ModelInfo]) -> None:
+        self._catalogue = catalogue
+        self._asked.clear()
 
     async def _list(self, *, refresh: bool) -> list[ModelInfo]:
         if self._catalogue is None or refresh:
             # All at once: an endpoint that is away answers late.
             with self._host.library.one_look():
                 listed = await asyncio.gather(*map(self._models_of, self._services.values()))
-            self._catalogue = [model for models in listed for model in models]
+            self._keep([model for models in listed for model in models])
+        assert self._catalogue is not None
         return self._catalogue
 
     async def _models_of(self, service: Service) -> list[ModelInfo]:
@@ -102,12 +110,16 @@ class Inference:
         `name` is a model's name, `backend/model` where two backends have one of that name, or the
         path of a model file. Raises `ModelNotFound`.
         """
+        if (name, service) in self._asked:
+            return self._found(self._asked[name, service])
         path = _as_file(name)
         if path is not None:
             self._host.library.add(path)
         for refresh in (path is not None, True):
             found = _matching(name, path, await self._list(refresh=refresh), service)
             if len(found) == 1:
+                if path is None and name in _names(found[0]):
+                    self._asked[name, service] = found[0]
                 return self._found(found[0])
             if found:
                 raise _ambiguous(name, found)
@@ -128,11 +140,12 @@ class Inference:
 
     def _found(self, model: ModelInfo) -> tuple[Service, ModelInfo]:
         service = self._services[model.service]
-        loaded = model.name in service.ops.residency.loaded
+        loaded = service.ops.residency.has(model.name)
         if loaded != model.loaded and self._catalogue is not None:
             # Into the list, too: the next request for it finds the right one.
             place = self._catalogue.index(model)
             model = self._catalogue[place] = _changed(model, loaded=loaded)
+            self._asked.clear()
         return service, model
 
     def _unknown(self, name: str) -> AIPlaygroundError:
@@ -244,17 +257,11 @@ class Inference:
             and not watches_requests(self._host.middleware)
         )
 
-    @asynccontextmanager
-    async def lease(self, model: ModelInfo, capability: Capability) -> AsyncIterator[Lease]:
+    def lease(self, model: ModelInfo, capability: Capability) -> AbstractAsyncContextManager[Lease]:
         """Hold a model, and the answer in progress, for a request that goes to its worker."""
         service = self._services[model.service]
         _check_capability(service, capability)
-        ctx = Context(service)
-        await self._start(service, model.name)
-        async with service.ops.residency.use(model.name):
-            with service.streams.hold():
-                url = await ctx.endpoint(model.name)
-                yield Lease(service.name, model.name, url, partial(ctx.lost, url))
+        return _Leased(service, model.name, self._start)
 
     async def _run(
         self, service: Service, hook: str, request: Any, model: str
@@ -294,6 +301,40 @@ class Inference:
         await service.start(model)
 
 
+class _Leased(AbstractAsyncContextManager[Lease]):
+    """A model that is held for a request; a class, because every request makes one."""
+
+    __slots__ = ("_hold", "_model", "_service", "_start", "_use")
+
+    def __init__(
+        self, service: Service, model: str, start: Callable[[Service, str], Awaitable[None]]
+    ) -> None:
+        self._service = service
+        self._start = start
+        self._model = model
+        self._use = service.ops.residency.use(model)
+        self._hold = service.streams.hold()
+
+    async def __aenter__(self) -> Lease:
+        service = self._service
+        await self._start(service, self._model)
+        await self._use.__aenter__()
+        self._hold.__enter__()
+        try:
+            url = await service.ops.endpoint(self._model)
+        except BaseException:
+            await self.__aexit__()  # raises in its place what ended the service, if that was it
+            raise
+        ctx = Context(service)
+        return Lease(service.name, self._model, url, partial(ctx.lost, url))
+
+    async def __aexit__(self, *exc: object) -> None:
+        try:
+            self._hold.__exit__(*exc)
+        finally:
+            await self._use.__aexit__(*exc)
+
+
 async def _innermost(route: Route, service: Service, request: Any) -> AsyncGenerator[Any, None]:
     if route.hook == "embed":
         yield await route.call(Context(service), request)
@@ -325,9 +366,13 @@ def _matching(
     models = [each for each in models if service is None or each.service == service]
     if path is not None:
         return [each for each in models if each.path == str(path)]
-    exact = [each for each in models if name in (each.name, f"{each.service}/{each.name}")]
+    exact = [each for each in models if name in _names(each)]
     folded = name.casefold().removesuffix(".gguf")
     return exact or [each for each in models if each.name.casefold() == folded]
+
+
+def _names(model: ModelInfo) -> tuple[str, str]:
+    return model.name, f"{model.service}/{model.name}"
 
 
 def _ambiguous(name: str, found: list[ModelInfo]) -> InvalidParameters:

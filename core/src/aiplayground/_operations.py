@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ._context import Context
 from ._health import unhealthy
 from ._residency import Residency
+from ._steps import going_on
 from .errors import (
     AIPlaygroundError,
     FailureClass,
@@ -325,9 +326,15 @@ class Operations:
 
     async def _call(self, route: Route, seconds: float | None, *args: Any) -> Any:
         """Await a hook within its deadline; a defect goes to the log with its traceback."""
+        steps: Any = route.call(*args)
         try:
+            # Most hooks have no second step: a deadline is set only for those that wait.
+            try:
+                waiting_for = steps.send(None)
+            except StopIteration as done:
+                return done.value
             async with self._deadline(route.hook, seconds):
-                return await route.call(*args)
+                return await going_on(steps, waiting_for)
         except PluginError as error:
             self._service.log.logger.error("%s", error.message, exc_info=error)
             raise

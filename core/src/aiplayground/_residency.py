@@ -97,6 +97,11 @@ class Residency:
         """The models that answer now."""
         return tuple(name for name, each in self._entries.items() if each.state is _State.READY)
 
+    def has(self, model: str) -> bool:
+        """Whether the model answers now."""
+        entry = self._entries.get(model)
+        return entry is not None and entry.state is _State.READY
+
     @property
     def moving(self) -> bool:
         """Whether a model is on its way into memory or out of it."""
@@ -188,6 +193,8 @@ class Residency:
                 continue
             # Claimed before it is loaded: between its load and its first job nothing evicts it.
             entry.busy += 1
+            if entry.state is _State.READY:
+                return entry
             try:
                 await self._finished(entry)
             except BaseException:

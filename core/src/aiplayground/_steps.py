@@ -67,6 +67,16 @@ def resumed(steps: Any, waiting_for: Any, blocked: Blocked) -> Generator[Any, An
                 blocked(perf_counter() - began)
 
 
+@types.coroutine
+def going_on(steps: Any, waiting_for: Any) -> Generator[Any, Any, Any]:
+    """Await the rest of a coroutine whose first step was made by hand."""
+    return (yield from resumed(steps, waiting_for, _unwatched))
+
+
+def _unwatched(seconds: float) -> None:
+    """Tell nobody: whoever made the first step watches."""
+
+
 class Plain:
     """Gives a bare iterator, as some `__await__` return, the methods of a generator."""
 

@@ -15,6 +15,7 @@ from .states import BackendStatus
 from .types import ModelKind
 
 if TYPE_CHECKING:
+    from ._logs import LogLine
     from .admission import LoadPlan
     from .devices import ComputeDevice
     from .status import ServiceInfo
@@ -111,6 +112,23 @@ class PlannedUnload(Answer):
     model: str
     bytes: int
     why: str
+
+
+class LogEntry(Answer):
+    """A line of a log; `time` is in seconds since 1970, `seq` counts the lines of its service."""
+
+    seq: int
+    time: float
+    level: str
+    source: str
+    text: str
+
+    @classmethod
+    def of(cls, line: LogLine) -> LogEntry:
+        """Return a line as it looks from outside."""
+        return cls(
+            seq=line.seq, time=line.time, level=line.level, source=line.source, text=line.text
+        )
 
 
 class Readiness(Answer):

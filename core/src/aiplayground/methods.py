@@ -20,6 +20,7 @@ from ._method import OPEN_ATTRIBUTE, Handler, Method, Parameters
 from .api import (
     ApiServiceInformation,
     DeviceInfo,
+    LogEntry,
     ModelDownloadInfo,
     ModelInfo,
     NodeRepoData,
@@ -36,6 +37,7 @@ __all__ = ["METHODS", "Method", "Parameters"]
 
 ServiceName = Annotated[str, Field(min_length=1, max_length=64)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
+LineCount = Annotated[int, Field(ge=1, le=1000)]
 Function = TypeVar("Function", bound=Handler)
 
 STORES = "Stores"
@@ -78,7 +80,10 @@ async def get_services(kernel: Kernel) -> list[ApiServiceInformation]:
 
 @_method("sendStartSignal", SERVICES)
 async def send_start_signal(kernel: Kernel, service_name: ServiceName) -> BackendStatus:
-    """Start a service; returns when it runs, and rejects with the reason if it does not."""
+    """Start a service; returns when it runs, and rejects with the reason if it does not.
+
+    `ensureBackendReadiness` starts one with a model.
+    """
     return (await kernel.start(service_name)).status
 
 
@@ -86,6 +91,20 @@ async def send_start_signal(kernel: Kernel, service_name: ServiceName) -> Backen
 async def send_stop_signal(kernel: Kernel, service_name: ServiceName) -> BackendStatus:
     """Stop a service; a start in progress is ended."""
     return (await kernel.stop(service_name)).status
+
+
+@_method("restartService", SERVICES)
+async def restart_service(kernel: Kernel, service_name: ServiceName) -> BackendStatus:
+    """Stop a service and start it again; returns when it runs."""
+    return (await kernel.restart(service_name)).status
+
+
+@_method("getServiceLog", SERVICES)
+async def get_service_log(
+    kernel: Kernel, service_name: ServiceName, lines: LineCount = 100
+) -> list[LogEntry]:
+    """Return the last lines of a service's log, oldest first; `kernel` has one, too."""
+    return [LogEntry.of(each) for each in kernel.log(service_name).tail(lines)]
 
 
 @_method("setUpService", SERVICES)
@@ -110,6 +129,12 @@ async def explain_readiness(kernel: Kernel, backend: ServiceName, model: Text) -
     Nothing is loaded or unloaded. A refusal says what to change.
     """
     return Readiness.of(await kernel.plan(model, backend))
+
+
+@_method("unloadModel", SERVICES)
+async def unload_model(kernel: Kernel, backend: ServiceName, model: Text) -> None:
+    """Free the memory that a model takes; refused while it is in use."""
+    await kernel.unload(backend, model)
 
 
 # Models -------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from tests.fakes import eventually
@@ -13,7 +12,6 @@ from tests.fakes import eventually
 from aiplayground.errors import AIPlaygroundError, ServiceNotAvailable
 from aiplayground.leases import Lease
 from aiplayground_ai_backend.connection import HIGH_WATER
-from aiplayground_ai_backend.corked import Corked
 from aiplayground_ai_backend.upstream import Upstream, origin_of, request_of
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -223,37 +221,3 @@ def test_requests_say_where_they_go() -> None:
     assert sent.startswith(b"POST /v3/v1/x HTTP/1.1\r\nHost: [::1]:8443\r\n")
     assert sent.endswith(b"traceparent: t\r\nContent-Length: 2\r\n\r\n{}")
     assert b"secret" not in sent
-
-
-class Wire:
-    """A transport that notes what is written."""
-
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-        self.closed = False
-
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-async def test_a_head_goes_out_with_its_body_or_with_the_turn() -> None:
-    wire: Any = Wire()
-    corked = Corked(wire, asyncio.get_running_loop())
-    corked.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    corked.write(b"body")
-    corked.write(b"more")
-    assert wire.writes == [b"HTTP/1.1 200 OK\r\n\r\nbody", b"more"]
-    corked.write(b"HTTP/1.1 204 No Content\r\n\r\n")
-    assert len(wire.writes) == 2
-    await asyncio.sleep(0)
-    assert wire.writes[2:] == [b"HTTP/1.1 204 No Content\r\n\r\n"]
-    corked.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    corked.write(b"x" * 100_000)
-    assert [len(each) for each in wire.writes[3:]] == [19, 100_000]
-    corked.write(b"HTTP/1.1 200 OK\r\n\r\n")
-    corked.close()
-    assert wire.closed
-    assert len(wire.writes) == 6

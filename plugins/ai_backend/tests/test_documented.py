@@ -84,6 +84,7 @@ async def test_unknown_paths_and_methods(tmp_path: Path) -> None:
     assert nothing.status_code == 404
     assert "/healthy" in nothing.json()["message"]
     assert method.status_code == 405
+    assert method.headers["allow"] == "GET, HEAD"
     assert openai.json()["error"]["message"] == openai.json()["message"]
 
 

@@ -109,6 +109,31 @@ async def test_a_stream_that_tells_no_tokens_is_counted_as_such(tmp_path: Path) 
         assert "tokens_total{" not in (await client.get("/metrics")).text
 
 
+async def test_of_a_stream_that_broke_off_what_was_sent_is_counted(tmp_path: Path) -> None:
+    async def respond(call: Call) -> None:
+        await call.head(200, "text/event-stream")
+        await call.piece(data("", role="assistant"))
+        await call.piece(data("a") + data("b"))
+        await call.piece(data("c"))
+        while (await call.receive())["type"] != "http.disconnect":
+            pass
+
+    fake = Fake(models=("own",))  # says three words
+    fake.answering = asyncio.Event()
+    async with worker(respond) as url, gateway(tmp_path, Attached(url), fake) as (_, client):
+        for service, model in (("attached", "m"), ("fake", "own")):
+            async with client.stream("POST", CHAT, json=question(model, stream=True)) as answer:
+                text = ""
+                async for piece in answer.aiter_text():
+                    text += piece
+                    if text.count('"content":') >= (4 if service == "attached" else 3):
+                        break
+            labels = f'backend="{service}",model="{model}"'
+            await figure(client, f"answers_cut_total{{{labels}}} 1")
+            await figure(client, f'tokens_total{{{labels},kind="completion"}} 3')
+            await figure(client, f'tokens_total{{{labels},kind="prompt"}} 0')
+
+
 async def test_each_piece_is_sent_when_it_comes(tmp_path: Path) -> None:
     step = asyncio.Event()
 

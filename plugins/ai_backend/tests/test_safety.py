@@ -7,7 +7,7 @@ import json
 import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +346,25 @@ async def test_stopping_the_gateway_through_its_own_door_answers_first(tmp_path:
                 await asyncio.sleep(0.02)
         with pytest.raises(httpx.ConnectError):
             await client.get("/healthy")
+
+
+async def test_those_who_look_on_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Fake()) as (kernel, client):
+        paths = ("/api/kernel/events", "/api/kernel/services/fake/log?follow=1")
+        kernel.log("fake").line("engine", "begun")
+        async with AsyncExitStack() as stack:
+            streams = []
+            for path in paths:
+                asked = client.stream("GET", path, headers=token(kernel))
+                lines = (await stack.enter_async_context(asked)).aiter_lines()
+                await anext(lines)
+                streams.append(lines)
+            # Without a limit of its own: the streams end, and it has nothing to wait for.
+            stopping = asyncio.create_task(kernel.stop("ai-backend"))
+            async with asyncio.timeout(20):
+                for lines in streams:
+                    assert [line async for line in lines][-1] == ""
+                await stopping
 
 
 @contextmanager

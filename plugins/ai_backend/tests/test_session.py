@@ -338,18 +338,22 @@ async def test_a_result_that_is_none_is_a_defect_of_the_window(
 # The service that carries the connection ------------------------------------------------------
 
 
-async def test_stopping_what_carries_the_connection_answers_first(
-    connect: Callable[..., Client],
+@pytest.mark.parametrize(
+    ("method", "status", "operation"),
+    [("sendStopSignal", "Stopping", "stop"), ("restartService", "Starting", "restart")],
+)
+async def test_ending_what_carries_the_connection_answers_first(
+    connect: Callable[..., Client], method: str, status: str, operation: str
 ) -> None:
     later: list[str] = []
     client = connect(own=Own(service="fake", later=later.append))
     client.reading.clear()
-    client.send({"jsonrpc": "2.0", "method": "sendStopSignal", "params": ["fake"], "id": 1})
+    client.send({"jsonrpc": "2.0", "method": method, "params": ["fake"], "id": 1})
     await asyncio.sleep(0.01)
     assert later == []
     client.reading.set()
-    assert await client.response(1) == "Stopping"
-    await eventually(lambda: later == ["stop"])
+    assert await client.response(1) == status
+    await eventually(lambda: later == [operation])
 
 
 async def test_a_closed_kernel_answers(tmp_path: Path) -> None:

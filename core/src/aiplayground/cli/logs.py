@@ -13,9 +13,12 @@ from ._app import App, json_option
 from ._output import say, without_controls
 from ._remote import the_running
 from .completion import complete_service
+from .exits import NotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+WENT = "The running kernel, or its gateway, was stopped."
 
 KERNEL = "kernel"
 """The log of the kernel itself."""
@@ -40,6 +43,8 @@ def logs(app: App, service: str, follow: bool, tail: int) -> None:
             say(json.dumps(line, ensure_ascii=False))
         else:
             say(_log_line(line))
+    if follow:
+        raise NotRunning(WENT)
 
 
 @click.command("events")
@@ -59,6 +64,7 @@ def events(app: App, follow: bool) -> None:
             say(f"{_time(body)} {name}  {_summary(body)}")
         if not follow:
             return
+    raise NotRunning(WENT)
 
 
 def _log_line(line: Mapping[str, Any]) -> str:

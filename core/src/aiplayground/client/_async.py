@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from aiplayground.api import (
     ApiServiceInformation,
     DeviceInfo,
+    LogEntry,
     ModelDownloadInfo,
     ModelInfo,
     NodeRepoData,
@@ -148,6 +149,14 @@ class AsyncClient:
         """Stop a service."""
         return await self._as(BackendStatus, "sendStopSignal", service_name)
 
+    async def restart_service(self, service_name: str) -> BackendStatus:
+        """Stop a service and start it again; returns when it runs."""
+        return await self._as(BackendStatus, "restartService", service_name)
+
+    async def get_service_log(self, service_name: str, lines: int = 100) -> list[LogEntry]:
+        """Return the last lines of a service's log, oldest first."""
+        return await self._as(list[LogEntry], "getServiceLog", service_name, lines)
+
     async def set_up_service(self, service_name: str) -> None:
         """Install what a service needs."""
         await self.call("setUpService", service_name)
@@ -159,6 +168,10 @@ class AsyncClient:
     async def explain_readiness(self, backend: str, model: str) -> Readiness:
         """Say what loading a model would need, and what would be unloaded for it."""
         return await self._as(Readiness, "explainReadiness", backend, model)
+
+    async def unload_model(self, backend: str, model: str) -> None:
+        """Free the memory that a model takes."""
+        await self.call("unloadModel", backend, model)
 
     async def load_models(self) -> list[ModelInfo]:
         """Return the language models that are there."""

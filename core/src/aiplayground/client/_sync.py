@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from aiplayground.api import (
     ApiServiceInformation,
     DeviceInfo,
+    LogEntry,
     ModelDownloadInfo,
     ModelInfo,
     NodeRepoData,
@@ -121,6 +122,14 @@ class Client:
         """Stop a service."""
         return self._as(BackendStatus, "sendStopSignal", service_name)
 
+    def restart_service(self, service_name: str) -> BackendStatus:
+        """Stop a service and start it again; returns when it runs."""
+        return self._as(BackendStatus, "restartService", service_name)
+
+    def get_service_log(self, service_name: str, lines: int = 100) -> list[LogEntry]:
+        """Return the last lines of a service's log, oldest first."""
+        return self._as(list[LogEntry], "getServiceLog", service_name, lines)
+
     def set_up_service(self, service_name: str) -> None:
         """Install what a service needs."""
         self.call("setUpService", service_name)
@@ -132,6 +141,10 @@ class Client:
     def explain_readiness(self, backend: str, model: str) -> Readiness:
         """Say what loading a model would need, and what would be unloaded for it."""
         return self._as(Readiness, "explainReadiness", backend, model)
+
+    def unload_model(self, backend: str, model: str) -> None:
+        """Free the memory that a model takes."""
+        self.call("unloadModel", backend, model)
 
     def load_models(self) -> list[ModelInfo]:
         """Return the language models that are there."""

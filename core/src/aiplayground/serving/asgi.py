@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from aiplayground.errors import InvalidParameters
 
@@ -60,9 +60,19 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
-async def until_gone(work: Awaitable[T], receive: Receive) -> T:
+class Presence(Protocol):
+    """What tells at once when a client goes; servers that have none leave it to `receive`."""
+
+    def watch(self, gone: Callable[[], None]) -> None:
+        """Call `gone` when the client goes away, until `unwatch`."""
+
+    def unwatch(self, gone: Callable[[], None]) -> None:
+        """Call it no more."""
+
+
+async def until_gone(work: Awaitable[T], receive: Receive, presence: Presence | None = None) -> T:
     """Do the work unless the client goes away first; then cancel it and raise `ClientGone`."""
-    async with WhileThere(receive):
+    with WhileThere(receive, presence):
         return await work
 
 
@@ -73,29 +83,39 @@ class WhileThere:
     would cost each request a turn of the loop. What the block does at its end is waited for.
     """
 
-    __slots__ = ("_cancelling", "_inside", "_left", "_receive", "_task", "_watch")
+    __slots__ = ("_cancelling", "_inside", "_left", "_presence", "_receive", "_task", "_watch")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, presence: Presence | None = None) -> None:
         self._receive = receive
+        self._presence = presence
         self._left = False
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task, self._cancelling, self._inside = task, task.cancelling(), True
+        if self._presence is not None:
+            self._presence.watch(self._leave)
+            return
         self._watch = asyncio.ensure_future(disconnected(self._receive))
         self._watch.add_done_callback(self._gone)
 
     def _gone(self, watch: asyncio.Future[None]) -> None:
         # Asked for in any case: an error of a server's that nobody waits for has no other reader.
-        failed = not watch.cancelled() and watch.exception() is not None
-        if self._inside and not failed:
+        if not watch.cancelled() and watch.exception() is None:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._inside:
             self._left = True
             self._task.cancel()
 
-    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._inside = False
-        self._watch.cancel()
+        if self._presence is not None:
+            self._presence.unwatch(self._leave)
+        else:
+            self._watch.cancel()
         if self._left and self._task.uncancel() <= self._cancelling and error is not None:
             raise ClientGone from error
 

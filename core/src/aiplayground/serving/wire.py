@@ -90,7 +90,7 @@ class EmbedCall(NamedTuple):
 def parse_object(body: bytes) -> dict[str, Any]:
     """Read a JSON object; raises `InvalidParameters` for anything else."""
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = _JSON.decode(body.decode(json.detect_encoding(body), "surrogatepass"))
         if b"\\ud" in body or b"\\uD" in body:
             # Half a surrogate pair is valid JSON and no text: it cannot be encoded.
             json.dumps(value, ensure_ascii=False).encode()
@@ -249,6 +249,10 @@ def _without_nulls(message: Any) -> Any:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON value")
+
+
+# Made once: `json.loads` makes one for each document that is not read in the plainest way.
+_JSON = json.JSONDecoder(parse_constant=_no_constant)
 
 
 _KINDS: tuple[tuple[Any, str], ...] = (

@@ -120,7 +120,8 @@ def check_access(access: Access, headers: Headers, rules: Rules, sessions: Conta
 
 def is_trusted(headers: Headers, rules: Rules, sessions: Container[str]) -> bool:
     """Whether a request carries the kernel's token, or the cookie that stands for it."""
-    return _same(secret_of(headers), rules.token) or session_of(headers, rules) in sessions
+    given = secret_of(headers)
+    return bool(given and _same(given, rules.token)) or session_of(headers, rules) in sessions
 
 
 def secret_of(headers: Headers) -> str:

@@ -30,6 +30,7 @@ class Account:
         self._what = (service, model)
         self._began: float | None = time.monotonic()
         self._last: deque[bytes] = deque(maxlen=_KEPT)
+        self._events = 0
         self._facts |= {"backend": service, "model": model}
         metrics.count_answer(service, model)
 
@@ -37,6 +38,8 @@ class Account:
         """Look at a piece of a stream that passes."""
         if self._began is not None and not data.startswith(b":"):
             self.first()
+            self._events -= b'"role"' in data  # the opening, which holds nothing
+        self._events += data.count(b"\n\n")
         self._last.append(data[-_LOOKED_AT:])
 
     def first(self) -> None:
@@ -58,6 +61,20 @@ class Account:
             self._metrics.count_untold(*self._what)
         else:
             self._add(*told)
+
+    def broke_off(self) -> None:
+        """Count a stream that did not come to its end by what was sent of it."""
+        if self._began is None:
+            self.cut(max(0, self._events))
+
+    def cut(self, pieces: int) -> None:
+        """Count an answer that did not come to its end: a token a piece, the prompt is unknown.
+
+        That is what engines send, but for the few that put several tokens into a piece.
+        """
+        self._metrics.count_cut(*self._what)
+        self._metrics.add_tokens(*self._what, 0, pieces)
+        self._facts |= {"completion_tokens": pieces, "cut": True}
 
     def whole(self, body: bytes) -> None:
         """Take the usage from a JSON document, if it has one."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
@@ -13,6 +14,8 @@ from aiplayground.serving.wire import parse_object
 from .delivery import event
 
 if TYPE_CHECKING:
+    from aiplayground._bus import Subscription
+    from aiplayground._logs import LogStream
     from aiplayground.events import Event
     from aiplayground.kernel import Kernel
 
@@ -29,6 +32,7 @@ class Control:
         self._kernel = kernel
         self._own = own
         self._background: set[asyncio.Task[None]] = set()
+        self._endless: set[Subscription | LogStream] = set()
 
     async def services(self, exchange: Exchange) -> None:
         """`GET /api/kernel/services`: what `getServices` returns, and more of each."""
@@ -82,8 +86,9 @@ class Control:
     async def events(self) -> AsyncGenerator[bytes, None]:
         """`GET /api/kernel/events`: a snapshot, then every event, as server-sent events."""
         async with self._kernel.subscribe() as events:
-            async for each in events:
-                yield event(_told(each), type(each).__name__)
+            with self._until_end(events):
+                async for each in events:
+                    yield event(_told(each), type(each).__name__)
 
     async def log(self, service: str, tail: int, *, follow: bool) -> AsyncGenerator[bytes, None]:
         """`GET /api/kernel/services/{service}/log`: its last lines, then those that come."""
@@ -93,8 +98,22 @@ class Control:
                 yield event(dataclasses.asdict(line))
             return
         async with log.follow(tail) as lines:
-            async for line in lines:
-                yield event(dataclasses.asdict(line))
+            with self._until_end(lines):
+                async for line in lines:
+                    yield event(dataclasses.asdict(line))
+
+    @contextmanager
+    def _until_end(self, stream: Subscription | LogStream) -> Iterator[None]:
+        self._endless.add(stream)
+        try:
+            yield
+        finally:
+            self._endless.discard(stream)
+
+    def end(self) -> None:
+        """End what would never end by itself: a shutdown need not wait for those who look on."""
+        for stream in tuple(self._endless):
+            stream.close()
 
 
 def tail_of(exchange: Exchange) -> tuple[int, bool]:

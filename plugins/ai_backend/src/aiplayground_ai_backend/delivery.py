@@ -12,7 +12,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, TypeAlias
 
 from aiplayground.errors import AIPlaygroundError
-from aiplayground.serving.asgi import WhileThere, encode, end_tasks
+from aiplayground.serving.asgi import encode, end_tasks
 
 from .errors import internal
 
@@ -70,7 +70,7 @@ class Delivery:
         self._wait()
         try:
             # Leaving it means that the engine has been told to stop.
-            async with WhileThere(self._exchange.receive):
+            with self._exchange.there():
                 await self._pump(events)
         finally:
             self._timer.cancel()
@@ -121,7 +121,7 @@ class Delivery:
         self._sending = True
         try:
             if not self._exchange.started:
-                await self._exchange.start(200, _HEAD)
+                await self._exchange.start(200, _HEAD, held=True)
             await self._exchange.write(data)
         finally:
             self._sending = False
@@ -130,5 +130,5 @@ class Delivery:
         if self._beating is not None:
             await asyncio.wait({self._beating})
         if not self._exchange.started:
-            await self._exchange.start(200, _HEAD)
+            await self._exchange.start(200, _HEAD, held=True)
         await self._exchange.finish()

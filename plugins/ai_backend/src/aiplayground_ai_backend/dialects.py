@@ -7,7 +7,6 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiplayground.errors import ServiceNotAvailable
-from aiplayground.serving.asgi import until_gone
 from aiplayground.serving.wire import parse_object
 
 from . import messages_request, responses_request
@@ -54,7 +53,8 @@ async def serve_responses(dispatch: Dispatch, exchange: Exchange) -> None:
     if turn.call.stream:
         await delivery.run(_events(turn.chunks, builder))
         return
-    await until_gone(_build(turn.chunks, builder), exchange.receive)
+    with exchange.there():
+        await _build(turn.chunks, builder)
     ending = list(builder.end())
     await exchange.reply_json(200, ending[-1]["response"])
 
@@ -69,7 +69,8 @@ async def serve_messages(dispatch: Dispatch, exchange: Exchange) -> None:
     if turn.call.stream:
         await delivery.run(_events(turn.chunks, builder))
         return
-    await until_gone(_build(turn.chunks, builder), exchange.receive)
+    with exchange.there():
+        await _build(turn.chunks, builder)
     await exchange.reply_json(200, builder.message())
 
 
@@ -78,7 +79,8 @@ async def count_tokens(dispatch: Dispatch, exchange: Exchange) -> None:
     fields = parse_object(await exchange.body())
     chat = await _to_chat(dispatch, exchange, {**fields, "max_tokens": 1, "stream": False})
     turn = await dispatch.chat(exchange, chat)
-    usage = await until_gone(_usage(turn.chunks), exchange.receive)
+    with exchange.there():
+        usage = await _usage(turn.chunks)
     if usage is None:
         raise ServiceNotAvailable(
             f"{turn.model.service} does not tell how many tokens a prompt has.",

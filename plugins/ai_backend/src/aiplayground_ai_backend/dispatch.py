@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, aclosing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiplayground.errors import ServiceNotAvailable
-from aiplayground.serving.asgi import encode, until_gone
+from aiplayground.serving.asgi import encode
 from aiplayground.serving.replies import Envelope, Form, embedding_list
 from aiplayground.serving.wire import (
     Call,
@@ -152,7 +152,8 @@ class Dispatch:
         account = self.account(exchange, passage.model)
         if not stream:
             place = self.place(exchange, fields, passage.model.service)
-            data = await until_gone(self._relay.whole(passage, place), exchange.receive)
+            with exchange.there():
+                data = await self._relay.whole(passage, place)
             account.first()
             await exchange.reply(200, data)
             account.whole(data)  # after the answer: looking through it takes its time
@@ -177,7 +178,8 @@ class Dispatch:
             include = turn.call.include_usage
             await delivery.run(encoding.events(turn.chunks, envelope, include_usage=include))
             return
-        answers = await until_gone(encoding.collected(turn.chunks), exchange.receive)
+        with exchange.there():
+            answers = await encoding.collected(turn.chunks)
         await exchange.reply_json(200, envelope.whole(answers))
 
     async def chat(
@@ -214,13 +216,11 @@ class Dispatch:
         request = call.request.model_copy(update={"model": _full_name(model)})
         account = self.account(exchange, model)
 
-        async def work() -> bytes:
+        with exchange.there():
             async with self.place(exchange, fields, model.service):
                 answer = await self.kernel.embed(request)
-            account.usage(answer.usage)
-            return encode(embedding_list(answer, base64=call.base64))
-
-        await exchange.reply(200, await until_gone(work(), exchange.receive))
+        account.usage(answer.usage)
+        await exchange.reply(200, encode(embedding_list(answer, base64=call.base64)))
 
 
 def _full_name(model: ModelInfo) -> str:

@@ -21,15 +21,20 @@ async def counted(
     chunks: AsyncGenerator[ChatChunk, None], account: Account
 ) -> AsyncGenerator[ChatChunk, None]:
     """Pass chunks on, counting."""
-    totals = Totals()
+    totals, pieces, ended = Totals(), 0, False
     try:
         async with aclosing(chunks):
             async for chunk in chunks:
                 account.first()
                 totals.add(chunk)
+                pieces += bool(chunk.text or chunk.reasoning or chunk.tool_calls)
                 yield chunk
+        ended = True
     finally:
-        account.usage(totals.usage)
+        if pieces and not ended and totals.usage is None:
+            account.cut(pieces)
+        else:
+            account.usage(totals.usage)
 
 
 async def events(

@@ -68,7 +68,7 @@ def _openai(gateway: Gateway) -> Iterator[Endpoint]:
         yield Endpoint(
             method="POST",
             path=kind.path,
-            handler=partial(_serve, gateway, kind),
+            handler=partial(gateway.dispatch.serve, kind=kind),
             summary=summary,
             dialect="openai",
             body=body,
@@ -183,10 +183,6 @@ def _about(gateway: Gateway) -> Iterator[Endpoint]:
         handler=partial(_describe, gateway),
         summary="This document.",
     )
-
-
-async def _serve(gateway: Gateway, kind: Kind, exchange: Exchange) -> None:
-    await gateway.dispatch.serve(exchange, kind)
 
 
 async def _log(gateway: Gateway, exchange: Exchange, service: str) -> None:

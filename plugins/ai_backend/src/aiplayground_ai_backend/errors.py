@@ -68,6 +68,9 @@ def headers_of(error: AIPlaygroundError) -> list[tuple[bytes, bytes]]:
     status = status_of(error)
     if status == 401:
         return [(b"www-authenticate", b"Bearer")]
+    if status == 405:
+        allowed = list(error.details.get("allowed", ()))
+        return [(b"allow", ", ".join([*allowed, *(["HEAD"] if "GET" in allowed else [])]).encode())]
     if isinstance(error, TooManyRequests):
         return [(b"retry-after", str(error.retry_after).encode())]
     return []

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiplayground.errors import InvalidParameters
-from aiplayground.serving.asgi import ClientGone, Receive, Scope, Send, encode, headers_of
+from aiplayground.serving.asgi import (
+    ClientGone,
+    Receive,
+    Scope,
+    Send,
+    WhileThere,
+    encode,
+    headers_of,
+)
+
+from .cycle import HELD, KEY, Cycle
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -52,13 +62,15 @@ class Exchange:
         self.route = "other"
         self.trace: Mapping[str, str] = self.headers
         self.receive = receive
+        # Taken out: the two would hold each other. Another server than ours has put none in.
+        self._cycle: Cycle | None = scope.pop(KEY, None)
         self.status: int | None = None
         self.sent = 0
         self.trusted = False
         self.facts: dict[str, Any] = {}
         self.extra: list[tuple[bytes, bytes]] = []
         given = self.headers.get("x-request-id", "")
-        self.id = given if _REQUEST_ID.fullmatch(given) else fresh_id
+        self.id = given if given and _REQUEST_ID.fullmatch(given) else fresh_id
         self._send = send
         self._limits = limits
 
@@ -73,11 +85,18 @@ class Exchange:
         client = self.scope.get("client")
         return str(client[0]) if client else ""
 
-    async def start(self, status: int, headers: Headers = ()) -> None:
-        """Send the head of the answer."""
+    def there(self) -> WhileThere:
+        """Return a block that is cancelled, and raises `ClientGone`, if the client goes away."""
+        return WhileThere(self.receive, self._cycle)
+
+    async def start(self, status: int, headers: Headers = (), *, held: bool = False) -> None:
+        """Send the head of the answer; `held`: a part of the body follows at once."""
         self.status = status
         every = [*headers, (b"x-request-id", self.id.encode()), *self.extra]
-        await self._send({"type": "http.response.start", "status": status, "headers": every})
+        message = {"type": "http.response.start", "status": status, "headers": every}
+        if held and self._cycle is not None:
+            message[HELD] = True
+        await self._send(message)
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the answer; waits while the client does not read."""
@@ -95,7 +114,7 @@ class Exchange:
         """Send a whole answer, JSON unless `kind` says otherwise."""
         length = (b"content-length", str(len(content)).encode())
         content_type = (b"content-type", kind) if kind else _JSON
-        await self.start(status, [content_type, length, *headers])
+        await self.start(status, [content_type, length, *headers], held=True)
         await self.finish(b"" if self.method == "HEAD" else content)
 
     async def reply_json(
@@ -109,6 +128,13 @@ class Exchange:
 
         Raises `InvalidParameters` if it is too large or comes too slowly, `ClientGone`.
         """
+        if self._cycle is not None:
+            whole = self._cycle.whole_body(self._limits.max_body)
+            if whole is not None:
+                return whole  # the usual case: no wait, and no deadline for one
+        return await self._in_pieces()
+
+    async def _in_pieces(self) -> bytes:
         length = self.headers.get("content-length", "")
         pieces: list[bytes] = []
         total = int(length) if length.isdecimal() and len(length) < 20 else 0

@@ -6,7 +6,7 @@ import json
 import secrets
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from aiplayground.errors import AIPlaygroundError, InvalidParameters
 from aiplayground.serving.asgi import ClientGone, Receive, Scope, Send
@@ -44,6 +44,8 @@ _SAFE = (
     (b"referrer-policy", b"no-referrer"),
     (b"x-frame-options", b"DENY"),
 )
+
+_JSON = json.JSONEncoder(ensure_ascii=False)
 
 
 class Gateway:
@@ -201,11 +203,10 @@ class Gateway:
     # What is told of it -------------------------------------------------------------------
 
     def _note(self, exchange: Exchange, seconds: float) -> None:
-        facts = exchange.facts
         status = exchange.status or CANCELLED
         self.metrics.count_request(exchange.route, status)
         if self.settings.access_log:
-            line: dict[str, Any] = {
+            line = {
                 "request": exchange.id,
                 "client": exchange.client,
                 "method": exchange.method,
@@ -213,8 +214,9 @@ class Gateway:
                 "status": status,
                 "ms": round(seconds * 1000, 1),
                 "bytes": exchange.sent,
+                **exchange.facts,
             }
-            self.log.line("access", self._hide(json.dumps(line | facts, ensure_ascii=False)))
+            self.log.line("access", self._hide(_JSON.encode(line)))
 
     def _hide(self, text: str) -> str:
         """Take our own secrets out, wherever a client put them."""

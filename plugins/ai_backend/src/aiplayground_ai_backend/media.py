@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiplayground.errors import InvalidParameters, ServiceNotAvailable
-from aiplayground.serving.asgi import until_gone
 from aiplayground.serving.wire import parse_object
 from aiplayground.specs import Capability
 
@@ -93,12 +92,10 @@ async def _events(
     model = await dispatch.find(exchange, {**fields, "model": name})
     full = {**request, "model": f"{model.service}/{model.name}"}
 
-    async def work() -> list[GenerateEvent]:
+    exchange.facts |= {"backend": model.service, "model": model.name}
+    with exchange.there():
         async with dispatch.place(exchange, fields, model.service):
             return await _collected(dispatch.kernel.generate(full))
-
-    exchange.facts |= {"backend": model.service, "model": model.name}
-    return await until_gone(work(), exchange.receive)
 
 
 async def _collected(events: AsyncGenerator[GenerateEvent, None]) -> list[GenerateEvent]:

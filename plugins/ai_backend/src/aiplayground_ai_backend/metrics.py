@@ -45,6 +45,7 @@ class Metrics:
         self._tokens: Counter[tuple[str, str, str]] = Counter()
         self._answers: Counter[Pair] = Counter()
         self._untold: Counter[Pair] = Counter()
+        self._cut: Counter[Pair] = Counter()
         self._first: dict[Pair, _Histogram] = {}
 
     def count_request(self, route: str, status: int) -> None:
@@ -57,7 +58,11 @@ class Metrics:
 
     def add_first(self, service: str, model: str, seconds: float) -> None:
         """Count the time from a request to the first piece of its answer."""
-        self._first.setdefault(self._pair(service, model), _Histogram()).add(seconds)
+        pair = self._pair(service, model)
+        histogram = self._first.get(pair)
+        if histogram is None:
+            histogram = self._first[pair] = _Histogram()
+        histogram.add(seconds)
 
     def add_tokens(self, service: str, model: str, prompt: int, completion: int) -> None:
         """Count what an answer cost."""
@@ -68,6 +73,10 @@ class Metrics:
     def count_untold(self, service: str, model: str) -> None:
         """Count a stream of which nobody told how many tokens it has."""
         self._untold[self._pair(service, model)] += 1
+
+    def count_cut(self, service: str, model: str) -> None:
+        """Count an answer that did not come to its end."""
+        self._cut[self._pair(service, model)] += 1
 
     def _pair(self, service: str, model: str) -> Pair:
         known = (service, model) in self._answers or len(self._answers) < MAX_MODELS
@@ -86,13 +95,16 @@ class Metrics:
         yield from _head("answers_total", "counter", "Requests given to a backend.")
         for (service, model), value in sorted(self._answers.items()):
             yield _line("answers_total", value, backend=service, model=model)
-        yield from _head("tokens_total", "counter", "Tokens, where the answer told them.")
+        yield from _head("tokens_total", "counter", "Tokens told; pieces of what broke off.")
         for (service, model, kind), value in sorted(self._tokens.items()):
             yield _line("tokens_total", value, backend=service, model=model, kind=kind)
 
         yield from _head("streams_untold_total", "counter", "Streams whose tokens nobody told.")
         for (service, model), value in sorted(self._untold.items()):
             yield _line("streams_untold_total", value, backend=service, model=model)
+        yield from _head("answers_cut_total", "counter", "Streams that did not come to their end.")
+        for (service, model), value in sorted(self._cut.items()):
+            yield _line("answers_cut_total", value, backend=service, model=model)
 
     def _histograms(self) -> Iterator[str]:
         name = "time_to_first_token_seconds"

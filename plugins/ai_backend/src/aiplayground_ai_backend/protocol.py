@@ -9,12 +9,15 @@ import asyncio
 import json
 import logging
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .corked import Corked
+from .cycle import KEY, Cycle
 
 _REASONS = {431: "Request Header Fields Too Large", 408: "Request Timeout", 503: "Busy"}
 
@@ -32,7 +35,10 @@ class ConnectionLimits:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. `limits` and `log` come from the gateway, all else from uvicorn."""
+    """One connection. `limits` and `log` come from the gateway, all else from uvicorn.
+
+    `watchers` are called when it ends.
+    """
 
     def __init__(
         self, *args: Any, limits: ConnectionLimits, log: logging.Logger, **more: Any
@@ -41,18 +47,19 @@ class LimitedProtocol(HttpToolsProtocol):
         # uvicorn's own logger is the process's: nothing of ours goes there.
         self.logger = log
         self.access_log = False
+        self.watchers: set[Callable[[], None]] = set()
         self._limits = limits
         self._heading = True
         self._heading_bytes = 0
         self._received = 0
         self._refused = False
+        self._idle_since = 0.0
         self._waiting: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
         super().connection_made(transport)
-        self.transport = Corked(transport, self.loop)  # type: ignore[assignment]  # stands for it
         # The kernel's sockets name no protocol, so asyncio leaves Nagle's algorithm on: 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self._limits.max_connections:
@@ -61,11 +68,13 @@ class LimitedProtocol(HttpToolsProtocol):
             self._expect_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
-        for timer in (self._waiting, self._stalled):
+        """Forget the connection, and tell who works for it."""
+        for timer in (self._waiting, self._stalled, self.timeout_keep_alive_task):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+        for gone in tuple(self.watchers):
+            gone()
 
     def data_received(self, data: bytes) -> None:
         """Take in what the client sent, while its headers are short enough."""
@@ -74,30 +83,93 @@ class LimitedProtocol(HttpToolsProtocol):
         self._received = len(data)
         self._heading_bytes += len(data)
         super().data_received(data)
-        if self._heading and self._heading_bytes > self._limits.max_headers:
+        if not self._heading:
+            return
+        if self._heading_bytes > self._limits.max_headers:
             self._refuse_headers()
+        elif self._waiting is None:
+            self._expect_headers()  # only now: most come whole, and need no timer
 
     def on_message_begin(self) -> None:
         """Begin with a request."""
         super().on_message_begin()
         self._heading, self._heading_bytes = True, self._received
-        if self._waiting is None:
-            self._expect_headers()
 
     def on_headers_complete(self) -> None:
         """Give the request to the application."""
         self._heading = False
         self._stop_waiting()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > self._limits.max_headers:
+        if self._too_large():
             self._refuse_headers()
+        elif not (self.parser.should_upgrade() and self._should_upgrade()):
+            self._describe()
+            self._begin()
         else:
-            super().on_headers_complete()
+            self.scope["method"] = self.parser.get_method().decode("ascii")
+
+    def _too_large(self) -> bool:
+        most = self._limits.max_headers
+        if self._heading_bytes + len(self.headers) <= most:
+            return False  # whatever else came with them: the cheaper look is enough
+        return len(self.url) + sum(len(n) + len(value) + 4 for n, value in self.headers) > most
+
+    def _describe(self) -> None:
+        """Complete the request's scope."""
+        url, scope = httptools.parse_url(self.url), self.scope
+        path = url.path.decode("ascii")
+        scope["http_version"] = self.parser.get_http_version()
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+
+    def _begin(self) -> None:
+        keep = self.scope["http_version"] != "1.0" and self.parser.should_keep_alive()
+        before: Any = self.cycle  # None at first, whatever uvicorn's types say
+        self.cycle = Cycle(self, keep_alive=keep)
+        scope: Any = self.scope
+        scope[KEY] = self.cycle  # an extension of ours
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            # It came before the answer to the one before it.
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
+
+    def on_response_complete(self) -> None:
+        """Go on with the request that came meanwhile, or wait for one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._keep(self.timeout_keep_alive)
+
+    def _keep(self, seconds: float) -> None:
+        later = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+        self.timeout_keep_alive_task = later
+
+    def _unset_keepalive_if_required(self) -> None:
+        """Leave the timer: one for many requests, which looks when it is due."""
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nothing has come since the last answer."""
+        self.timeout_keep_alive_task = None
+        if self._heading or not self.cycle.response_complete or self.transport.is_closing():
+            return  # the next answer's end sets it again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._keep(left)
+        else:
+            self.transport.close()
 
     def handle_websocket_upgrade(self) -> None:
         """Hand the connection on, unless it was refused meanwhile."""
         if not self._refused:
-            self.transport = getattr(self.transport, "transport", self.transport)
             super().handle_websocket_upgrade()
 
     def on_body(self, body: bytes) -> None:

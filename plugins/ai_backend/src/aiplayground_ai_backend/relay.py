@@ -57,10 +57,16 @@ class Relay:
                 lease, passage.path, passage.body, passage.headers, whole=False
             ) as answer,
         ):
-            while data := await answer.read():
-                account.saw(data)
-                yield data
-            account.ended()
-            if not answer.delimited and _DONE not in account.tail():
+            try:
+                while data := await answer.read():
+                    account.saw(data)
+                    yield data
+            except BaseException:
+                account.broke_off()  # the client went away, or the worker
+                raise
+            if answer.delimited or _DONE in account.tail():
+                account.ended()
+            else:
                 # The end of such an answer is the end of its connection, whatever ended that.
+                account.broke_off()
                 raise await lease.lost(ConnectionResetError("the answer broke off"))

@@ -64,7 +64,9 @@ def renamed(body: bytes, fields: Mapping[str, Any], model: str) -> bytes:
 
 def priority_of(headers: Mapping[str, str]) -> Priority:
     """Return how urgent a request says it is (`X-Priority: high | normal | low`)."""
-    given = headers.get("x-priority", "normal").strip().upper()
+    if "x-priority" not in headers:
+        return Priority.NORMAL
+    given = headers["x-priority"].strip().upper()
     if given in Priority.__members__:
         return Priority[given]
     raise InvalidParameters(

@@ -49,6 +49,7 @@ async def start_gateway(ctx: ServiceContext) -> None:
 
     async def close() -> None:
         note.remove()
+        gateway.control.end()
         await server.stop()
         await gateway.aclose()
 

@@ -85,7 +85,8 @@ class Table:
                 allowed.append(endpoint.method)
         if allowed:
             raise InvalidParameters(
-                f"{path} answers {', '.join(allowed)}, not {method}.", details={"reason": "method"}
+                f"{path} answers {', '.join(allowed)}, not {method}.",
+                details={"reason": "method", "allowed": allowed},
             )
         raise InvalidParameters(
             f"There is nothing at {path}.{suggest(path, self._exact)} /openapi.json lists what "

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -45,30 +44,19 @@ class Upstream:
         self._patience = patience
         self._idle: dict[Origin, deque[Connection]] = {}
 
-    @asynccontextmanager
-    async def post(
+    def post(
         self, lease: Lease, path: str, body: bytes, headers: Mapping[str, str], *, whole: bool
-    ) -> AsyncIterator[Connection]:
-        """Send a request; yields the connection if the answer is a success, all there if `whole`.
+    ) -> _Posted:
+        """Send a request; gives the connection if the answer is a success, all there if `whole`.
 
         Leaving early closes the connection, which tells the worker to stop. Raises what the worker
         refused with, or why it went away, also for errors of the connection inside the block.
         """
         origin = origin_of(lease.base_url)
-        request = request_of(origin, path, body, headers)
-        connection: Connection | None = None
-        try:
-            connection = await self._ask(origin, request, whole=whole)
-            if connection.status >= 300:
-                raise await _refusal(connection, lease.service)
-            yield connection
-        except Broken as error:
-            raise await lease.lost(error) from error
-        finally:
-            if connection is not None:
-                self._give_back(origin, connection)
+        return _Posted(self, lease, origin, request_of(origin, path, body, headers), whole=whole)
 
-    async def _ask(self, origin: Origin, request: bytes, *, whole: bool) -> Connection:
+    async def ask(self, origin: Origin, request: bytes, *, whole: bool) -> Connection:
+        """Send a request over a connection that is kept, or a new one; raises `Broken`."""
         connection = self._kept(origin)
         if connection is not None:
             try:
@@ -107,7 +95,8 @@ class Upstream:
             if not any(each.usable for each in idle):
                 del self._idle[origin]
 
-    def _give_back(self, origin: Origin, connection: Connection) -> None:
+    def give_back(self, origin: Origin, connection: Connection) -> None:
+        """Keep a connection for the next request, if it is of use for one."""
         if not connection.usable:
             connection.close()
             return
@@ -123,6 +112,41 @@ class Upstream:
             for connection in idle:
                 connection.close()
         self._idle.clear()
+
+
+class _Posted:
+    """A request and its answer; a class, because every request makes one."""
+
+    __slots__ = ("_connection", "_lease", "_origin", "_request", "_upstream", "_whole")
+
+    def __init__(
+        self, upstream: Upstream, lease: Lease, origin: Origin, request: bytes, *, whole: bool
+    ) -> None:
+        self._upstream = upstream
+        self._lease = lease
+        self._origin = origin
+        self._request = request
+        self._whole = whole
+
+    async def __aenter__(self) -> Connection:
+        try:
+            connection = await self._upstream.ask(self._origin, self._request, whole=self._whole)
+        except Broken as error:
+            raise await self._lease.lost(error) from error
+        self._connection = connection
+        if connection.status < 300:
+            return connection
+        try:
+            raise await _refusal(connection, self._lease.service)
+        except Broken as error:
+            raise await self._lease.lost(error) from error
+        finally:
+            self._upstream.give_back(self._origin, connection)
+
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._upstream.give_back(self._origin, self._connection)
+        if isinstance(error, Broken):
+            raise await self._lease.lost(error) from error
 
 
 async def _asked(connection: Connection, request: bytes, *, whole: bool) -> Connection:

@@ -50,7 +50,9 @@ KEPT = 64
 SNAPSHOT = "snapshot"
 """The notification that replaces events which were lost."""
 
-STOP, STOPPING = "sendStopSignal", "Stopping"
+STOP = "sendStopSignal"
+_ENDING = {STOP: ("stop", "Stopping"), "restartService": ("restart", "Starting")}
+"""Methods that end a service: what they do, and what they answer where it is their own way out."""
 
 Sender = Callable[[str], Awaitable[None]]
 Afterwards = list[Callable[[], None]]
@@ -60,7 +62,7 @@ SessionMethod = Callable[[Any, Afterwards], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Own:
-    """The service that the connection itself goes through; `later` stops it afterwards."""
+    """The service that the connection itself goes through; `later` ends it after the answer."""
 
     service: str
     later: Callable[[str], None]
@@ -160,10 +162,11 @@ class Session:
             )
         if not self._trusted and not method.opens(self._kernel, request.params):
             self._need_trust()
-        if self._own is not None and _stops(method, request.params) == self._own.service:
+        if self._own is not None and _ends(method, request.params) == self._own.service:
             # Answer first: the answer goes through what is about to end.
-            after.append(partial(self._own.later, "stop"))
-            return STOPPING if request.method == STOP else {"version": 0, "result": STOPPING}
+            operation, status = _ENDING.get(request.method, _ENDING[STOP])
+            after.append(partial(self._own.later, operation))
+            return status if request.method in _ENDING else {"version": 0, "result": status}
         return await method(self._kernel, request.params)
 
     def _need_trust(self) -> None:
@@ -316,9 +319,9 @@ class Encoder:
         return self._last[event.seq]
 
 
-def _stops(method: Method, params: Any) -> str | None:
-    """Return the service that a call would stop."""
-    if method.name == STOP:
+def _ends(method: Method, params: Any) -> str | None:
+    """Return the service that a call would stop, for good or for a moment."""
+    if method.name in _ENDING:
         service: str | None = getattr(method.parse(params), "service_name", None)
         return service
     return stopped_by(method.name, params)
