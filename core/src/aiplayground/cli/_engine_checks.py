@@ -38,6 +38,10 @@ async def check_models(kernel: Kernel) -> AsyncIterator[Finding]:
         names = ", ".join(each.name for each in models[:8])
         more = f" and {len(models) - 8} more" if len(models) > 8 else ""
         yield Finding("models", Verdict.OK, f"{names}{more}", details={"count": len(models)})
+    elif here := (await kernel.library.scan()).models:
+        some = ", ".join([each.name for each in here][:8])
+        what = f"no engine that is set up can run what is here: {some}"
+        yield Finding("models", Verdict.WARN, what, details={"count": 0})
     else:
         advice = (
             f"Put a GGUF file into {kernel.model_paths.root}, or try the tiny model that explains "
