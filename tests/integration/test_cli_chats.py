@@ -179,6 +179,8 @@ def test_list_search_and_delete(home: Path) -> None:
 
 def test_show_and_export(home: Path) -> None:
     shown = aipg(home, "chats", "show", "last").stdout
+    known = aipg(home, "chats", "export", "last", "-f", "json").stdout
+    assert json.loads(aipg(home, "chats", "show", "last", "--json").stdout) == json.loads(known)
     assert shown.startswith("# Of [31mtigers\n")
     assert "\x1b" not in shown
     assert "## Instructions\n\nBe brief.\n\n## You\n\n![image](data:image/png;base64," in shown

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakes import (
+    Backend,
     Fake,
     ask,
     collect,
@@ -23,13 +24,15 @@ from tests.fakes import (
 
 from aiplayground.context import ServiceContext
 from aiplayground.errors import (
+    FailureClass,
     InvalidParameters,
     ModelNotFound,
+    ServiceFailed,
     ServiceNotAvailable,
 )
 from aiplayground.events import KernelStopped, KernelStopping
 from aiplayground.hookspecs import hookimpl
-from aiplayground.specs import Capability
+from aiplayground.specs import Capability, SetupProgress
 from aiplayground.types import (
     CompletionRequest,
     Embeddings,
@@ -74,6 +77,37 @@ async def test_an_unknown_model_is_minus_two_with_a_suggestion(tmp_path: Path) -
         assert caught.value.code == -2
         assert caught.value.details["models"] == ["llama-3", "qwen"]
         assert k.service("fake").status == "Installed", "nothing was started for it"
+
+
+class Absent(Backend):
+    """A backend whose engine is not installed, or is broken."""
+
+    error: ServiceFailed | None = None
+
+    @hookimpl
+    async def setup(self) -> AsyncGenerator[SetupProgress, None]:
+        yield SetupProgress(stage="done", progress=100)
+
+    @hookimpl
+    async def installed_version(self) -> str | None:
+        if self.error is not None:
+            raise self.error
+        return None
+
+
+async def test_without_an_engine_it_says_what_to_set_up(tmp_path: Path) -> None:
+    async with kernel(tmp_path, Absent("engine")) as k:
+        for name in ("guide", None):
+            with pytest.raises(ModelNotFound, match="Run: aipg setup engine"):
+                await ask(k, name or await k.default_model())
+
+
+async def test_a_broken_engine_says_why_its_models_are_not_there(tmp_path: Path) -> None:
+    absent = Absent("engine")
+    absent.error = ServiceFailed("A part is gone.", failure=FailureClass.MISSING_FILE)
+    async with kernel(tmp_path, absent, Fake(models=["other"])) as k:
+        with pytest.raises(ModelNotFound, match=r"Models here: other\..* engine: A part is gone\."):
+            await ask(k, "guide")
 
 
 async def test_model_names_are_found_whatever_their_case_and_suffix(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import io
+import threading
 from typing import Any
 
 import click
 import pytest
 from pydantic import ValidationError
 
+from aiplayground.cli import chat
 from aiplayground.cli._answer import Answer, find_model
+from aiplayground.cli._output import note
 from aiplayground.cli._sampling import OPTIONS, chat_request, given
 from aiplayground.cli._status import describe
 from aiplayground.cli.chat import _message
@@ -69,6 +72,34 @@ def test_the_message_is_the_arguments_and_what_is_piped(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(piped))
     assert _message(words) == message
+
+
+def test_bytes_that_are_no_text_do_not_spoil_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), "utf-8"))
+    assert _message(()) == "caf\ufffd"
+    request = chat_request("m", [{"role": "user", "content": "caf\udce9"}], {})
+    assert request.messages[0].content == "caf\ufffd"
+
+
+def test_whoever_pipes_nothing_in_is_told_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = threading.Event()
+
+    class Endless(io.StringIO):
+        def read(self, size: int | None = -1) -> str:
+            assert told.wait(20)
+            return ""
+
+    def tell(text: str) -> None:
+        note(text)
+        told.set()
+
+    monkeypatch.setattr("sys.stdin", Endless())
+    monkeypatch.setattr(chat, "PATIENCE", 0.01)
+    monkeypatch.setattr(chat, "note", tell)
+    assert _message(("hi",)) == "hi"
+    assert "piped in" in capsys.readouterr().err
 
 
 def test_an_empty_message_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,3 +176,20 @@ def test_interruptions_end_silently_with_the_shells_code(
 
     assert ending(App(), fail) == code
     assert capsys.readouterr() == ("", "")
+
+
+def test_ctrl_c_while_the_program_is_being_read_is_quiet(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from aiplayground.cli import main\n"
+        "sys.exit(main(['models']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(tmp_path)
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (exits.INTERRUPTED, "", "")

@@ -110,6 +110,10 @@ def test_details_are_not_shared_between_errors() -> None:
         ("llamacp-backend", ["llamacpp-backend", "fake"], " Did you mean 'llamacpp-backend'?"),
         ("zzz", ["llamacpp-backend"], ""),
         ("x", [], ""),
+        ("llamacpp", ["ai-backend", "llamacpp-backend"], " Did you mean 'llamacpp-backend'?"),
+        ("a.idel", ["a.pinned", "a.idle_timeout"], " Did you mean 'a.idle_timeout'?"),
+        ("QWEN3", ["gemma-3", "Qwen3-0.6B-Q8_0"], " Did you mean 'Qwen3-0.6B-Q8_0'?"),
+        ("ab", ["abcdefghijkl"], ""),
     ],
 )
 def test_suggestions(word: str, known: list[str], answer: str) -> None:

@@ -44,6 +44,15 @@ async def context(engine: ScriptedEngine) -> AsyncIterator[Any]:
         yield SimpleNamespace(http=client, endpoint=endpoint, service="fake")
 
 
+async def test_half_a_character_is_a_bad_request_and_no_defect() -> None:
+    request = ChatRequest(model="m", messages=[Message(role="user", content="a\ud800")])
+    async with context(ScriptedEngine(says("abcd"))) as ctx:
+        with pytest.raises(InvalidParameters, match="half a character"):
+            [chunk async for chunk in _openai.chat(ctx, request)]
+        with pytest.raises(InvalidParameters, match="half a character"):
+            await _openai.embed(ctx, EmbedRequest(model="m", input=["\udfff"]))
+
+
 async def test_several_answers_each_with_an_end_and_one_count() -> None:
     request = ChatRequest(model="m", messages=MESSAGES, n=2, logprobs=True)
     async with context(ScriptedEngine(says("abcd", "x"))) as ctx:

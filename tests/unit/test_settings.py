@@ -348,6 +348,9 @@ def test_unknown_keys_are_refused_even_by_a_model_that_would_ignore_them(
     assert "Did you mean 'services.x.threads'?" in own_refusal(
         load("[services.x]\nthread = 3"), spec
     )
+    both = own_refusal(load('[services.x]\nthread = 3\nport = "x"\nthreads = "many"'), spec)
+    assert "there is no setting 'services.x.thread'." in both
+    assert "'services.x.threads' must be a whole number" in both
 
 
 def test_a_backend_without_settings_refuses_all_but_the_kernels(

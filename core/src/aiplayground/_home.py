@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ._processes.ledger import Ledger, end_leftovers
 from .errors import FileOperationError, ServiceNotAvailable
+from .paths import file_error, is_disk_full
 
 if TYPE_CHECKING:
     from .paths import Paths
@@ -33,7 +34,11 @@ class HomeLock:
                 f"or set AIPG_HOME to another folder.",
                 details={"lock": self._lock.lock_file},
             ) from None
-        self._note.write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
+        try:
+            self._note.write_text(json.dumps({"pid": os.getpid()}), encoding="utf-8")
+        except OSError as error:
+            self._lock.release()
+            raise file_error("write", self._note, error) from error
 
     def _holder(self) -> str:
         try:
@@ -53,6 +58,8 @@ def open_ledger(paths: Paths, kernel: str) -> Ledger:
         end_leftovers(root)
         return Ledger(root / kernel)
     except OSError as error:
+        if is_disk_full(error):
+            raise file_error("write to", root, error) from error
         raise FileOperationError(
             f"Cannot write to {root}: {error.strerror or error}. Check its permissions, or set "
             f"AIPG_HOME to a folder of your own.",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ._router import Route
     from ._service import Service
     from .admission import LoadPlan
+    from .status import ServiceInfo
     from .types import (
         ChatChunk,
         ChatRequest,
@@ -159,13 +160,24 @@ class Inference:
                 details={"model": name, "models": []},
             )
         names = list(dict.fromkeys(each.name for each in self._catalogue or ()))
+        why = self._unserved()
+        if not names and why:
+            return ModelNotFound(
+                f"There is no backend that can run the model '{name}' now.{why}",
+                details={"model": name, "models": []},
+            )
         some = ", ".join(names[:NAMES_SHOWN]) or "none"
         return ModelNotFound(
             f"There is no model '{name}'.{suggest(name, names)} "
-            f"Models here: {some}. `aipg models` lists them and says where they lie."
-            f"{''.join(f' {each.message}' for each in self._unlisted.values())}",
+            f"Models here: {some}. `aipg models` lists them and says where they lie.{why}",
             details={"model": name, "models": names[:NAMES_SHOWN]},
         )
+
+    def _unserved(self) -> str:
+        """Say why backends list no models, each in a sentence with a space before it."""
+        absent = [each.info() for each in self._services.values() if each.spec.capabilities]
+        why = [_not_set_up(each) for each in absent if not each.set_up]
+        return "".join(f" {each}" for each in (*why, *(e.message for e in self._unlisted.values())))
 
     async def size_of(self, service: str, model: str) -> int | None:
         """Return the bytes of a model's files, if its backend says them."""
@@ -203,6 +215,8 @@ class Inference:
             return max(own or models, key=_age).name
         if not any(each.spec.capabilities for each in self._services.values()):
             raise ModelNotFound(f"No backend is installed that could run a model. {INSTALL_HINT}")
+        if why := self._unserved():
+            raise ModelNotFound(f"There is no backend that can run a model now.{why}")
         raise ModelNotFound(
             "There is no language model here yet. Put a GGUF file into a models folder "
             "(`aipg models paths` shows them), or install the package aiplayground-guide.",
@@ -342,6 +356,12 @@ async def _innermost(route: Route, service: Service, request: Any) -> AsyncGener
     async with aclosing(route.stream(Context(service), request)) as items:
         async for item in items:
             yield item
+
+
+def _not_set_up(service: ServiceInfo) -> str:
+    if service.error is not None:
+        return f"{service.name}: {service.error['message']}"
+    return f"{service.name} is not set up. Run: aipg setup {service.name}"
 
 
 def _as_file(name: str) -> Path | None:

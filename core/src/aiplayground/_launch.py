@@ -14,6 +14,7 @@ from ._clock import now
 from ._processes import ports
 from ._processes.process import Process
 from .errors import FailureClass, ServiceFailed
+from .paths import file_error, is_disk_full
 from .serving.protocol import PARENT_FD_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
@@ -167,6 +168,13 @@ class Launcher:
                 ledger=self.ledger,
             )
         except OSError as error:
+            if is_disk_full(error) and self.ledger is not None:
+                full = file_error("write to", self.ledger.folder, error)
+                raise ServiceFailed(
+                    f"{self.service}: {full.message}",
+                    failure=FailureClass.EXIT,
+                    details=full.details,
+                ) from error
             raise ServiceFailed(
                 f"{self.service}: cannot run {spec.argv[0]}: {error.strerror or error}. "
                 f"Check that the program is there and may be run, or set the service up again.",

@@ -42,6 +42,7 @@ CONNECT_TIMEOUT = 5.0
 
 T = TypeVar("T", ChatChunk, GenerateEvent)
 
+_JSON = {"Content-Type": "application/json"}
 _FINISH = ("stop", "length", "tool_calls", "content_filter")
 
 
@@ -127,7 +128,9 @@ async def _post(
 ) -> dict[str, Any]:
     url = await ctx.endpoint(model)
     try:
-        answer = await ctx.http.post(url + path, json=body, timeout=_timeout())
+        answer = await ctx.http.post(
+            url + path, content=_encoded(body), headers=_JSON, timeout=_timeout()
+        )
     except httpx.TransportError as error:
         raise await ctx.lost(url, error) from error
     return _body(answer)
@@ -174,13 +177,25 @@ async def _stream(
     url = await ctx.endpoint(model)
     body |= {"stream": True, "stream_options": {"include_usage": True}}
     try:
-        async with ctx.http.stream("POST", url + path, json=body, timeout=_timeout()) as answer:
+        async with ctx.http.stream(
+            "POST", url + path, content=_encoded(body), headers=_JSON, timeout=_timeout()
+        ) as answer:
             if answer.status_code != httpx.codes.OK:
                 await answer.aread()
                 _body(answer)
             yield _events(ctx, url, answer)
     except httpx.TransportError as error:
         raise await ctx.lost(url, error) from error
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidParameters(
+            "A text of the request has half a character in it (a lone surrogate), which UTF-8 "
+            "cannot hold. Leave it out."
+        ) from error
 
 
 async def _lines(answer: httpx.Response) -> AsyncIterator[str]:

@@ -7,7 +7,7 @@ what to do next; `details` carries the machine-readable rest.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from enum import IntEnum, StrEnum
 from typing import Any, ClassVar
 
@@ -116,10 +116,31 @@ class InvalidModelFile(FileOperationError):
     """A model file is missing, damaged or of a kind that the engine cannot read."""
 
 
+CLOSE = 0.6
+"""How much alike two words must be for one to be suggested; `difflib`'s own default."""
+
+CLOSE_START = 0.8
+"""The same for a word and the beginning of a longer one."""
+
+PART = 0.95
+"""What a match with a beginning is worth: a whole word that matches as well is meant rather."""
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the closest known word, or an empty string."""
-    matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{matches[0]}'?" if matches else ""
+    likeness, best = max(((_likeness(word, each), each) for each in known), default=(0.0, ""))
+    return f" Did you mean '{best}'?" if likeness >= CLOSE else ""
+
+
+def _likeness(word: str, known: str) -> float:
+    """Say how much alike two words are, 0 to 1, whatever their case.
+
+    Somebody may have typed the beginning of a long name alone.
+    """
+    word, known = word.casefold(), known.casefold()
+    whole = SequenceMatcher(None, word, known).ratio()
+    start = SequenceMatcher(None, word, known[: len(word)]).ratio()
+    return max(whole, start * PART) if len(word) > 2 and start >= CLOSE_START else whole
 
 
 def from_dict(body: dict[str, Any]) -> AIPlaygroundError:

@@ -153,12 +153,17 @@ def make_folder(folder: Path, *, private: bool = False) -> None:
         raise file_error("create the folder", folder, error) from error
 
 
+def is_disk_full(error: OSError) -> bool:
+    """Say whether it is for want of room, and no fault of what was to be done."""
+    return error.errno in _DISK_FULL
+
+
 def file_error(doing: str, path: Path, error: OSError) -> FileOperationError:
     """Explain an `OSError`; `doing` completes "Cannot ...". Disk full is in `details.reason`."""
     number = error.errno or 0
     cause, advice = _ADVICE.get(number, (error.strerror or str(error), "check the path"))
     details = {"path": str(path), "errno": errno.errorcode.get(number, str(number))}
-    if number in _DISK_FULL:
+    if is_disk_full(error):
         details["reason"] = "disk-full"
     message = f"Cannot {doing} {path}: {cause}. {advice[:1].upper()}{advice[1:]}, then try again."
     return FileOperationError(message, details=details)

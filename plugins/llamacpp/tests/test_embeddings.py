@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +34,18 @@ def embed(worker: Worker, *texts: str, **fields: Any) -> list[list[float]]:
     data = answer.json()["data"]
     assert [each["index"] for each in data] == list(range(len(texts)))
     return [each["embedding"] for each in data]
+
+
+@pytest.mark.parametrize("size", [33, 63, 257])
+def test_the_context_may_have_any_size(launch: Launch, model_path: Path, size: int) -> None:
+    settings = json.dumps({"context_size": size})
+    worker = launch("--model", str(model_path), "--name", "tiny", "--settings", settings)
+    assert len(embed(worker, *["a text"] * (MOST_TEXTS + 1))) == MOST_TEXTS + 1
+    assert len(embed(worker, "x" * size)) == 1
+    refused = worker.client.post(
+        "/v1/embeddings", json={"model": "tiny", "input": "x" * size + "y"}
+    )
+    assert refused.json()["details"] == {"field": "input[0]", "tokens": size + 1, "limit": size}
 
 
 def cosine(one: list[float], other: list[float]) -> float:

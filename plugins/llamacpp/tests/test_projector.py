@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,8 @@ def test_a_look_at_the_first_bytes_spares_large_models(tmp_path: Path, model: Pa
     assert may_be_projector(write_projector(tmp_path / "mmproj.gguf"))
     assert not may_be_projector(model)
     assert not may_be_projector(tmp_path / "nowhere.gguf")
+    os.mkfifo(tmp_path / "pipe.gguf")  # nobody waits for who may write into it
+    assert not may_be_projector(tmp_path / "pipe.gguf")
     late = tmp_path / "late.gguf"
     late.write_bytes(b"GGUF" + bytes(600))
     assert may_be_projector(late)

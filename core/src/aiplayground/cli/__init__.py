@@ -17,6 +17,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"aipg {__version__}\n")
         return 0
-    from .root import run_root
+    try:
+        from .root import run_root
+    except KeyboardInterrupt:
+        return 130  # as `exits.INTERRUPTED`; nothing has begun that could be left behind
 
     return run_root(args)

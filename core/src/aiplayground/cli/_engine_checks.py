@@ -41,6 +41,10 @@ async def check_models(kernel: Kernel) -> AsyncIterator[Finding]:
         packs = {str(path) for path in kernel.library.packs}
         advice = ONLY_GUIDE if all(each.path in packs for each in models) else ""
         yield Finding("models", Verdict.OK, f"{names}{more}", advice, {"count": len(models)})
+    elif here := (await kernel.library.scan()).models:
+        some = ", ".join([each.name for each in here][:8])
+        what = f"no engine that is set up can run what is here: {some}"
+        yield Finding("models", Verdict.WARN, what, details={"count": 0})
     else:
         advice = (
             f"Take one that fits this computer: aipg models suggest. Or put a GGUF file into "

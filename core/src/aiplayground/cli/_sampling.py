@@ -55,8 +55,13 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 def chat_request(
     model: str, messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any]
 ) -> ChatRequest:
-    """Make a request. Raises `InvalidParameters` for what the options could not check."""
+    """Make a request. Raises `InvalidParameters` for what the options could not check.
+
+    Bytes of the command line that are no text in its encoding are replaced.
+    """
+    from aiplayground.conversations._prompting import well_formed
     from aiplayground.types import ChatRequest
     from aiplayground.validation import parse
 
-    return parse(ChatRequest, {"model": model, "messages": messages, **sampling})
+    sent = [{**each, "content": well_formed(each["content"])} for each in messages]
+    return parse(ChatRequest, {"model": model, "messages": sent, **sampling})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import threading
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ._app import App, json_option
-from ._output import print_json
+from ._output import note, print_json
 from ._run import run_with_any
 from ._sampling import given, sampling_options
 from .completion import complete_model, complete_preset
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from ._kernels import ChatKernel
     from ._record import Record
     from ._terms import Terms, Wanted
+
+PATIENCE = 3.0
+"""Seconds of waiting for the end of what is piped in, after which a person is told of it."""
 
 
 @click.command("chat")
@@ -99,11 +104,24 @@ def _message(words: Sequence[str]) -> str | None:
     argument = " ".join(words)
     if sys.stdin is None or sys.stdin.isatty():
         return argument if argument.strip() else None
-    piped = sys.stdin.read().strip("\n")
+    piped = _piped().strip("\n")
     text = "\n\n".join(part for part in (argument, piped) if part.strip())
     if not text:
         raise click.UsageError("The message is empty: nothing was given or piped in.")
     return text
+
+
+def _piped() -> str:
+    """Read stdin to its end; if that does not come, say what is being waited for."""
+    waiting = threading.Timer(PATIENCE, note, ["(reading what is piped in, up to its end)"])
+    waiting.daemon = True
+    waiting.start()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text spoil the rest no more
+    try:
+        return sys.stdin.read()
+    finally:
+        waiting.cancel()
 
 
 async def _once(

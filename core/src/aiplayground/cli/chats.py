@@ -71,10 +71,14 @@ def search(app: App, words: Sequence[str], number: int) -> None:
 
 
 @command.command("show")
+@json_option
 @click.argument("id_", metavar="ID")
 @click.pass_obj
 def show(app: App, id_: str) -> None:
     """Show a conversation."""
+    if app.json:
+        click.echo(_exported(app, id_, "json"))
+        return
     say(without_controls(_exported(app, id_, "markdown")))
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from aiplayground.errors import PluginError, suggest
+from aiplayground.errors import InvalidSettings, PluginError, suggest
 from aiplayground.paths import Paths
 from aiplayground.specs import BackendSpec
 
@@ -151,8 +151,18 @@ def own_settings(layers: Layers, service: str, model: type[Model]) -> Model:
         keys = [(*prefix, key) for key in unknown]
         sources = [giver(layers.sources, key)[0] for key in keys]
         what = [no_such_key(known, *pair) for pair in zip(keys, sources, strict=True)]
-        raise refuse([problem(*one) for one in zip(sources, keys, what, strict=True)])
+        found = [problem(*one) for one in zip(sources, keys, what, strict=True)]
+        kept = {key: value for key, value in values.items() if key not in unknown}
+        raise refuse([*found, *_problems(lambda: validate(model, kept, layers.sources, prefix))])
     return validate(model, values, layers.sources, prefix)
+
+
+def _problems(check: Callable[[], object]) -> list[dict[str, str]]:
+    try:
+        check()
+    except InvalidSettings as error:
+        return list(error.details["problems"])
+    return []
 
 
 def unknown_services(layers: Layers, names: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from aiplayground.errors import FailureClass, ServiceFailed
 from .bindings import EngineLog
 from .context import Batch, Row
 from .enginelog import diagnose
-from .machine import MOST_TOKENS, default_threads
+from .machine import default_threads, text_size
 from .native import Model
 from .settings import Settings
 from .tuning import tune_context
@@ -37,8 +37,7 @@ class Embedder:
     ) -> None:
         self._lib = lib = model.lib
         self.ranks = ranks
-        trained = model.trained_context or MOST_TOKENS
-        self.size = min(settings.context_size or MOST_TOKENS, trained)
+        self.size = text_size(settings.context_size, model.trained_context)
         self._width = int(lib.llama_model_n_embd_out(model.pointer))
         # A model that has an encoder and nothing to write with; the others' `decode` reads texts
         # in both directions too, where the model does.
@@ -98,7 +97,9 @@ class Embedder:
     def _open(self, model: Model, settings: Settings, pooling: int) -> Any:
         parameters = self._lib.llama_context_default_params()
         tune_context(parameters, settings)
-        parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = self.size
+        # Planned for as many texts of one length: where they do not divide it, the process ends.
+        cells = -(-self.size // MOST_TEXTS) * MOST_TEXTS
+        parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = cells
         parameters.n_seq_max = MOST_TEXTS
         parameters.kv_unified = True
         parameters.embeddings = True

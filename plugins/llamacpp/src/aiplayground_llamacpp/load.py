@@ -22,6 +22,7 @@ from .adapters import LoraFile, check_adapters
 from .bindings import EngineLog
 from .context import Context
 from .enginelog import bad_model, out_of_memory
+from .headers import impossible
 from .machine import cache_bytes, context_cells, context_size, scales_by_length
 from .native import Model
 from .options import model_options
@@ -92,7 +93,7 @@ def check_file(path: Path) -> GgufFile:
         failure = FailureClass.MISSING_FILE if missing else FailureClass.BAD_MODEL
         error.details["failure"] = failure.value
         raise
-    if (why := unsuitable(gguf)) is not None:
+    if (why := unsuitable(gguf) or impossible(gguf)) is not None:
         raise bad_model(path, why)
     return gguf
 

@@ -70,6 +70,14 @@ def context_size(wanted: int, trained: int) -> int:
     return max(size, MIN_CONTEXT)
 
 
+def text_size(wanted: int, trained: int) -> int:
+    """Return the most tokens of a text to embed; `wanted` is the setting, 0 for a sensible size.
+
+    A model cannot read beyond what it was `trained` on: 0 where that is unknown.
+    """
+    return min(wanted or MOST_TOKENS, trained or MOST_TOKENS)
+
+
 def scales_by_length(gguf: GgufFile) -> bool:
     """Say whether the size of the context changes what the model computes.
 

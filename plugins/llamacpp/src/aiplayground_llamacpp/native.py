@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiplayground.errors import ServiceNotAvailable
+from aiplayground.errors import InvalidParameters, ServiceNotAvailable
 
 from .backends import device_array
 from .bindings import EngineLog, holding_the_lock
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 NO_VOCABULARY = 0  # LLAMA_VOCAB_TYPE_NONE
 CONTROL = 1 << 3  # LLAMA_TOKEN_ATTR_CONTROL
 _BUFFER = 256
+SENTENCE_PIECE = 1  # LLAMA_VOCAB_TYPE_SPM
+BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))
+NEAR_START = 1024
+"""Tokens among which those for bytes usually are: looking at all takes long."""
 
 
 class Model:
@@ -182,11 +186,16 @@ class Model:
                 self._spoken.pop(tokens[0], None)
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Turn text into tokens. From any thread; raises `ServiceNotAvailable` after `close`."""
+        """Turn text into tokens. From any thread; raises `ServiceNotAvailable` after `close`.
+
+        Raises `InvalidParameters` for letters that the model has no tokens for.
+        """
         data = text.encode()
         with self._lock:
             if not self._model:
                 raise unloaded()
+            if self._letters is not None:
+                self._check_letters(text, self._letters, parse_special)
             return self._tokenize(data, add_special, parse_special)
 
     def control_texts(self) -> tuple[str, ...]:
@@ -223,6 +232,32 @@ class Model:
             if attributes(self._vocab, token) & CONTROL
         )
         return tuple(text for text in control if text)
+
+    @cached_property
+    def _letters(self) -> frozenset[str] | None:
+        """The letters that a text may have; None where bytes stand for those that are missing.
+
+        A vocabulary of SentencePiece's kind without tokens for bytes ends the process over others.
+        """
+        if self.lib.llama_vocab_type(self._vocab) != SENTENCE_PIECE:
+            return None
+        first = {self._token_text(token) for token in range(min(self.vocabulary, NEAR_START))}
+        if first >= BYTE_TOKENS:
+            return None
+        texts = {self._token_text(token) for token in range(self.vocabulary)}
+        return None if texts >= BYTE_TOKENS else frozenset(each for each in texts if len(each) == 1)
+
+    def _check_letters(self, text: str, letters: frozenset[str], parse_special: bool) -> None:
+        for control in self._control_texts if parse_special else ():
+            text = text.replace(control, "")
+        # A space is written like this, and one is put before most texts.
+        missing = sorted(set(f" {text}".replace(" ", "\u2581")) - letters)
+        if missing:
+            raise InvalidParameters(
+                f"This model's vocabulary has no token for {missing[0]!r}, nor for single bytes. "
+                "Leave it out, or use another model.",
+                details={"character": missing[0]},
+            )
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
         room = len(data) + 16

@@ -109,6 +109,8 @@ def beside(parts: Sequence[Path]) -> Path | None:
 def may_be_projector(path: Path) -> bool:
     """Say whether a file's first bytes leave that open; a folder may be full of large models."""
     try:
+        if not path.is_file():
+            return False  # to open a named pipe would mean to wait for whoever writes into it
         with path.open("rb") as file:
             start = file.read(512)
     except OSError:

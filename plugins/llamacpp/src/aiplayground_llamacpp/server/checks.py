@@ -7,6 +7,7 @@ from pathlib import Path
 from aiplayground.gguf import GgufFile
 from aiplayground_llamacpp.adapters import read_option, wrong_file
 from aiplayground_llamacpp.enginelog import bad_model
+from aiplayground_llamacpp.headers import impossible
 from aiplayground_llamacpp.options import model_options, option_path
 from aiplayground_llamacpp.settings import Settings
 
@@ -36,4 +37,6 @@ def find_draft(settings: Settings, name: str, gguf: GgufFile) -> Path | None:
     file = read_option(path, setting)
     if file.is_projector or file.is_adapter or file.is_embedding:
         raise wrong_file(setting, path, "is no model that writes. Name a small one of its family.")
+    if (why := impossible(file)) is not None:
+        raise wrong_file(setting, path, why)
     return path

@@ -15,11 +15,11 @@ from aiplayground_llamacpp.embedder import MEAN, NONE
 from aiplayground_llamacpp.enginelog import out_of_memory
 from aiplayground_llamacpp.load import Beside, override
 from aiplayground_llamacpp.machine import (
-    MOST_TOKENS,
     cache_bytes,
     context_size,
     default_threads,
     scales_by_length,
+    text_size,
 )
 from aiplayground_llamacpp.ranking import TEMPLATE_KEY, Frame
 from aiplayground_llamacpp.sampling import METADATA_KEYS, model_defaults
@@ -135,7 +135,7 @@ async def open_second(program: str, seat: Seat, report: Report) -> Served:
 
 def embedding_size(gguf: GgufFile, settings: Settings) -> int:
     """Return the most tokens of a text for embeddings."""
-    return min(settings.context_size or MOST_TOKENS, gguf.context_length or MOST_TOKENS)
+    return text_size(settings.context_size, gguf.context_length or 0)
 
 
 async def serve(line: list[str], path: Path, settings: Settings, report: Report) -> Served:
