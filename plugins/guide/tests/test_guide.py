@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,11 @@ LEAST_SHARE_LATER = 0.9
 """Share of plain questions that must be answered to the letter later in a conversation."""
 
 _SLOT = re.compile(r"\{(\w+)\}")
-_INVENTED = r"\w+"
+_INVENTED = (
+    r"(?:(?:[bcdfghjklmnprstvwz]|[bcfgp][lr]|[dt]r|s[ht]|th)(?:ai|ea|ee|ia|ou|[aeiou])){1,3}"
+    r"(?:ck|nd|st|[nrslmt])?"
+)
+"""What ``training/variation.py`` invents."""
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -45,7 +50,8 @@ class Topic:
 
     def asks(self, question: str) -> bool:
         """Whether ``question`` is one of the phrasings, case and punctuation aside."""
-        return any(pattern.fullmatch(normal(question)) for pattern in self.patterns)
+        asked = canonical(question)
+        return any(pattern.fullmatch(asked) for pattern in self.patterns)
 
 
 def normal(text: str) -> str:
@@ -53,10 +59,21 @@ def normal(text: str) -> str:
     return " ".join(text.lower().translate(_PUNCTUATION).split())
 
 
+DATA = tomllib.loads((TRAINING / "questions.toml").read_text(encoding="utf-8"))
+FIRST = {normal(word): normal(group[0]) for group in DATA["same"] for word in group}
+"""Words that training exchanges for each other, and the one that stands for them here."""
+_EXCHANGED = re.compile(rf"\b(?:{'|'.join(sorted(FIRST, key=len, reverse=True))})\b")
+
+
+@cache
+def canonical(text: str) -> str:
+    """``normal``, with one word for all those that mean the same."""
+    return _EXCHANGED.sub(lambda found: FIRST[found[0]], normal(text))
+
+
 def load_topics() -> list[Topic]:
     """Read ``questions.toml``."""
-    data = tomllib.loads((TRAINING / "questions.toml").read_text(encoding="utf-8"))
-    words: dict[str, list[str]] = data["words"]
+    words: dict[str, list[str]] = DATA["words"]
     return [
         Topic(
             topic["id"],
@@ -64,16 +81,16 @@ def load_topics() -> list[Topic]:
             topic["answer"],
             tuple(_pattern(ask, words) for ask in topic["ask"]),
         )
-        for topic in data["topic"]
+        for topic in DATA["topic"]
     ]
 
 
 def _pattern(ask: str, words: dict[str, list[str]]) -> re.Pattern[str]:
     """Match each expansion of a phrasing; ``{unknown}`` is any invented word."""
     parts = _SLOT.split(ask)
-    texts = [re.escape(normal(part)) for part in parts[::2]]
+    texts = [re.escape(canonical(part)) for part in parts[::2]]
     slots = [
-        "|".join(re.escape(normal(word)) for word in words[slot]) if slot in words else _INVENTED
+        "|".join(re.escape(canonical(word)) for word in words[slot]) if slot in words else _INVENTED
         for slot in parts[1::2]
     ]
     pattern = texts[0]
@@ -124,6 +141,7 @@ def test_phrasings_are_recognized() -> None:
     by_id = {topic.id: topic for topic in TOPICS}
     assert all(topic.asks(topic.plain) for topic in TOPICS)
     assert by_id["list-models"].asks("SHOW ME HOW TO list all language models!")
+    assert by_id["chats-rm"].asks("erase discussion"), "words of the same meaning"
     assert not by_id["list-models"].asks("how do I list the plugins?")
 
 

@@ -7,25 +7,30 @@ import random
 import re
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from tokenizers import Tokenizer
+
+from .variation import Synonyms, invent_word, vary
 
 QUESTIONS = Path(__file__).with_name("questions.toml")
 
 IGNORED = -100
 """Label of tokens that carry no loss; the default ``ignore_index`` of PyTorch's cross entropy."""
 
-OPENING = 9
+OPENING = 7
 """Tokens of an answer after which it is clear which one it is."""
+
+OTHER_WORDS = 0.4
+"""Share of the phrasings in which words of the same meaning are exchanged."""
+
+DRILLS = 0.85
+"""Share of the examples that are drills: one question and the opening of its answer."""
 
 POOL = 400
 """Dialogs that are drawn and sorted at a time."""
-
-LONG = 5
-"""Words above which a question is still understood with one that the guide never met."""
 
 SYSTEM_PROMPTS = (
     "You are a helpful assistant.",
@@ -39,57 +44,9 @@ SYSTEM_PROMPTS = (
     "You are a coding assistant. Think step by step.",
     "Always answer in plain English and never make anything up.",
 )
-OPENINGS = (
-    "please ", "hi, ", "hey, ", "hello, ", "ok, ", "so ", "and ", "but ", "excuse me, ", "well, ",
-    "quick question: ", "I have a question: ", "question: ", "sorry, ", "now ", "one more thing: ",
-    "can you tell me ", "could you tell me ", "do you know ", "tell me ", "I wonder: ",
-    "I want to know ", "just curious, ", "thanks. ", "great. ", "hi guide! ",
-)  # fmt: skip
-CLOSINGS = (
-    " please", " please", " here", " now", " exactly", " for me", " again", " then", " with aipg",
-    " in AI Playground", " in this program", " on my computer", " thanks", ", can you tell me",
-)  # fmt: skip
-SHORT_FORMS = (
-    ("what is", "what's"), ("where is", "where's"), ("how is", "how's"), ("who is", "who's"),
-    ("I am", "I'm"), ("it is", "it's"), ("do not", "don't"), ("does not", "doesn't"),
-    ("I have", "I've"), ("I would", "I'd"), ("can not", "can't"), ("is not", "isn't"),
-    ("how do I", "how do you"), ("how can I", "how can we"), ("do I", "do we"), ("you", "u"),
-    ("please", "pls"), ("what is", "what s"), ("what is", "wat is"), ("Which", "What"),
-)  # fmt: skip
-FILLERS = frozenset(
-    re.findall(
-        r"\w+",
-        "a an the do does is are i my me to can of it that this there in on for you so please one "
-        "would could should want like need tell way at and some any have has",
-    )
-)
 _SLOT = re.compile(r"\{(\w+)\}")
 UNKNOWN = "unknown"
 """A slot that no table fills: an invented word stands for all those that the guide never met."""
-
-ONSETS: tuple[str, ...] = (
-    *"bcdfghjklmnprstvwz",
-    "br",
-    "bl",
-    "cr",
-    "dr",
-    "fl",
-    "gr",
-    "pl",
-    "sh",
-    "st",
-    "th",
-    "tr",
-)
-NUCLEI: tuple[str, ...] = (*"aeiou", "ai", "ea", "ee", "ou", "ia")
-CODAS: tuple[str, ...] = ("", "", "", *"nrslmt", "ck", "nd", "st")
-
-
-def invent_word(rng: random.Random) -> str:
-    """A pronounceable word that means nothing, such as ``blonika``."""
-    parts = (rng.choice(ONSETS) + rng.choice(NUCLEI) for _ in range(rng.randint(1, 3)))
-    word = "".join(parts) + rng.choice(CODAS)
-    return word.capitalize() if rng.random() < 0.4 else word
 
 
 @dataclass(frozen=True)
@@ -107,9 +64,13 @@ class Questions:
 
     words: dict[str, list[str]]
     topics: tuple[Topic, ...]
+    same: Synonyms
 
     def expand(self, phrasing: str, rng: random.Random) -> str:
-        """Fill each ``{word}`` slot with a random entry of the words table."""
+        """Fill each ``{word}`` slot with a random entry of the words table; now and then put
+        another word of the same meaning for one of the phrasing's own."""
+        if rng.random() < OTHER_WORDS:
+            phrasing = self.same.replace(phrasing, rng)
         return _SLOT.sub(lambda slot: self._word(slot[1], rng), phrasing)
 
     def _word(self, slot: str, rng: random.Random) -> str:
@@ -140,7 +101,7 @@ def load(path: Path = QUESTIONS) -> Questions:
         )
         if unknown or not topic.ask or not topic.answer.isascii():
             raise ValueError(f"{path}: topic {topic.id!r}: empty, not ASCII, or unknown {unknown}")
-    return Questions(words, topics)
+    return Questions(words, topics, Synonyms(data["same"]))
 
 
 def split(questions: Questions, every: int) -> tuple[Questions, Questions]:
@@ -150,74 +111,7 @@ def split(questions: Questions, every: int) -> tuple[Questions, Questions]:
         for t in questions.topics
     ]
     held = [Topic(t.id, t.answer, t.ask[every - 1 :: every]) for t in questions.topics]
-    return Questions(questions.words, tuple(train)), Questions(questions.words, tuple(held))
-
-
-def _typo(text: str, rng: random.Random) -> str:
-    places = [i for i in range(1, len(text) - 1) if text[i - 1 : i + 2].isalpha()]
-    if not places:
-        return text
-    i = rng.choice(places)
-    return rng.choice(
-        (
-            text[:i] + text[i + 1 :],
-            text[:i] + text[i] + text[i:],
-            text[:i] + text[i + 1] + text[i] + text[i + 2 :],
-            text[:i] + rng.choice("abcdefghijklmnopqrstuvwxyz") + text[i + 1 :],
-        )
-    )
-
-
-def _drop_fillers(text: str, rng: random.Random, share: float) -> str:
-    words = text.split(" ")
-    kept = [word for word in words if word.lower() not in FILLERS or rng.random() > share]
-    return " ".join(kept if len(kept) > 1 else words)
-
-
-def _swap_words(text: str, rng: random.Random) -> str:
-    words = text.split(" ")
-    i = rng.randrange(len(words) - 1)
-    words[i], words[i + 1] = words[i + 1], words[i]
-    return " ".join(words)
-
-
-def _strange_word(text: str, rng: random.Random) -> str:
-    words = text.split(" ")
-    words[rng.randrange(len(words))] = invent_word(rng)
-    return " ".join(words)
-
-
-def _recase(text: str, rng: random.Random) -> str:
-    roll = rng.random()
-    if roll < 0.45:
-        return text.lower()
-    if roll < 0.85:
-        return text[:1].upper() + text[1:]
-    return text.upper() if roll > 0.97 else text
-
-
-def vary(text: str, rng: random.Random) -> str:
-    """Say the same thing as another person might: politeness, short forms, typos, case."""
-    if rng.random() < 0.2:
-        return text
-    long_enough = len(text.split()) > 2
-    body = text.rstrip("?!.")
-    if rng.random() < 0.4:
-        body = re.sub(*rng.choice(SHORT_FORMS), body, flags=re.IGNORECASE)
-    if long_enough and rng.random() < 0.25:
-        body = _drop_fillers(body, rng, rng.choice((0.2, 0.5, 0.9)))
-    if long_enough and rng.random() < 0.05:
-        body = _swap_words(body, rng)
-    if len(body.split()) > LONG and rng.random() < 0.25:
-        body = _strange_word(body, rng)
-    if long_enough and rng.random() < 0.2:
-        body = rng.choice(OPENINGS) + body
-    if long_enough and rng.random() < 0.12:
-        body += rng.choice(CLOSINGS)
-    if rng.random() < 0.12:
-        body = _typo(body, rng)
-    ending = rng.choices(("?", "", ".", "!", "??", " ?"), (50, 38, 5, 3, 2, 2))[0]
-    return _recase(body, rng) + ending
+    return replace(questions, topics=tuple(train)), replace(questions, topics=tuple(held))
 
 
 class DialogEncoder:
@@ -299,7 +193,7 @@ class DialogSampler:
     def _example(self) -> tuple[list[int], list[int]]:
         # Mostly drills, the opening of an answer alone: which answer it is shows in its first
         # words, the rest is soon known by heart and would only cost time.
-        if self._rng.random() < 0.75:
+        if self._rng.random() < DRILLS:
             return self.dialog(1, OPENING)
         return self.dialog(self._rng.choices((1, 2, 3, 4), (50, 25, 13, 12))[0])
 

@@ -18,7 +18,7 @@ from torch.nn import functional as fn
 class Shape:
     """Hyperparameters; the names in comments are the GGUF keys."""
 
-    vocab: int = 1024  # llama.vocab_size
+    vocab: int = 1408  # llama.vocab_size
     hidden: int = 128  # llama.embedding_length
     layers: int = 4  # llama.block_count
     heads: int = 4  # llama.attention.head_count
@@ -34,17 +34,17 @@ class Shape:
         return self.hidden // self.heads
 
 
-def rope_tables(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding, each ``[length, head / 2]``."""
+def rope_turns(shape: Shape, length: int) -> Tensor:
+    """The turns of the rotary embedding, complex numbers of length 1, ``[length, head / 2]``."""
     frequency = shape.rope_base ** (-torch.arange(0, shape.head, 2) / shape.head)
     angle = torch.outer(torch.arange(length), frequency)
-    return angle.cos(), angle.sin()
+    return torch.polar(torch.ones_like(angle), angle)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, turns: Tensor) -> Tensor:
     """Turn each pair (2i, 2i+1) of the last dimension of ``[batch, heads, time, head]``."""
-    even, odd = x[..., 0::2], x[..., 1::2]
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(-2)
 
 
 class Block(nn.Module):
@@ -65,12 +65,12 @@ class Block(nn.Module):
         self.ffn_down = nn.Linear(shape.feed_forward, shape.hidden, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def attention(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def attention(self, x: Tensor, turns: Tensor) -> Tensor:
         """Causal self-attention over ``[batch, time, hidden]``."""
         batch, time, _ = x.shape
         split = (batch, time, -1, self.shape.head)
-        q = rotate(self.attn_q(x).view(split).transpose(1, 2), cos, sin)
-        k = rotate(self.attn_k(x).view(split).transpose(1, 2), cos, sin)
+        q = rotate(self.attn_q(x).view(split).transpose(1, 2), turns)
+        k = rotate(self.attn_k(x).view(split).transpose(1, 2), turns)
         v = self.attn_v(x).view(split).transpose(1, 2)
         group = self.shape.heads // self.shape.kv_heads
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
@@ -78,9 +78,9 @@ class Block(nn.Module):
         out: Tensor = self.attn_output(mixed.transpose(1, 2).reshape(batch, time, -1))
         return out
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor) -> Tensor:
         """One layer over ``[batch, time, hidden]``."""
-        x = x + self.dropout(self.attention(self.attn_norm(x), cos, sin))
+        x = x + self.dropout(self.attention(self.attn_norm(x), turns))
         y = self.ffn_norm(x)
         out: Tensor = x + self.dropout(self.ffn_down(fn.silu(self.ffn_gate(y)) * self.ffn_up(y)))
         return out
@@ -102,13 +102,17 @@ class Guide(nn.Module):
                 scale = (2 * shape.layers) ** -0.5 if small else 1.0
                 nn.init.normal_(weight, std=0.06 * scale)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        """Logits ``[batch, time, vocab]`` for token ids ``[batch, time]``."""
-        cos, sin = rope_tables(self.shape, ids.shape[1])
+    def forward(self, ids: Tensor, where: Tensor | None = None) -> Tensor:
+        """Logits ``[batch, time, vocab]`` for token ids ``[batch, time]``.
+
+        With ``where``, a mask ``[batch, time]``, those of the chosen places alone: ``[n, vocab]``.
+        """
+        turns = rope_turns(self.shape, ids.shape[1])
         x = self.dropout(self.token_embd(ids))
         for block in self.blk:
-            x = block(x, cos, sin)
-        return fn.linear(self.output_norm(x), self.token_embd.weight)
+            x = block(x, turns)
+        chosen = x if where is None else x[where]
+        return fn.linear(self.output_norm(chosen), self.token_embd.weight)
 
     def parameter_count(self) -> int:
         """Number of weights; the tied embedding counts once."""

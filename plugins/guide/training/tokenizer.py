@@ -4,7 +4,8 @@ import random
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from .dialogs import Questions, vary
+from .dialogs import Questions
+from .variation import vary
 
 END_OF_TEXT, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, START_OF_TURN, END_OF_TURN)
@@ -40,7 +41,8 @@ def train_tokenizer(questions: Questions, vocab: int, rng: random.Random) -> Tok
     texts += ["system\nuser\nassistant\n"] * 50
     for topic in questions.topics:
         for phrasing in topic.ask:
-            texts += [vary(questions.expand(phrasing, rng), rng) for _ in range(4)]
+            texts += [questions.expand(phrasing, rng).lower() for _ in range(3)]
+            texts.append(vary(questions.expand(phrasing, rng), rng))
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
         special_tokens=list(SPECIAL_TOKENS),

@@ -52,7 +52,7 @@ def optimizer_for(network: nn.Module) -> torch.optim.AdamW:
     matrices = [weight for weight in network.parameters() if weight.ndim == 2]
     norms = [weight for weight in network.parameters() if weight.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), fused=True)
 
 
 def fit(network: Guide, sampler: dialogs.DialogSampler, steps: int, tokens: int) -> None:
@@ -64,9 +64,9 @@ def fit(network: Guide, sampler: dialogs.DialogSampler, steps: int, tokens: int)
     for step, (ids, labels) in zip(range(steps), sampler.batches(tokens), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        logits = network(pad(ids, 0)[:, :-1])
         wanted = pad(labels, dialogs.IGNORED)[:, 1:]
-        loss = fn.cross_entropy(logits.flatten(0, 1), wanted.flatten())
+        where = wanted != dialogs.IGNORED
+        loss = fn.cross_entropy(network(pad(ids, 0)[:, :-1], where), wanted[where])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
