@@ -48,7 +48,7 @@ async def test_a_stop_pre_empts_a_start_and_all_who_wait_for_it_hear_so(tmp_path
         starting = [asyncio.ensure_future(k.start("fake")) for _ in range(3)]
         asking = asyncio.ensure_future(ask(k))
         # A request looks at the memory first: it waits for the start later than the others.
-        await eventually(lambda: len(k._find("fake")._start_waiters) == 4 and fake.calls)
+        await eventually(lambda: len(k._find("fake").supervisor._starting) == 4 and fake.calls)
         assert (await k.stop("fake")).status == "Stopped"
         assert not fake.starting.is_set(), "the start never ended by itself"
         for each in (*starting, asking):

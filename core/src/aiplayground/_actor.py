@@ -24,8 +24,8 @@ class Waiters:
     def __init__(self) -> None:
         self._waiting: list[Waiter] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def add(self, waiter: Waiter) -> None:
         """Let one more caller wait."""
