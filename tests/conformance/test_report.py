@@ -19,6 +19,8 @@ from tests.fakes import Fake
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = "tests.conformance.plugin"
+QUICKLY = ["-p", "no:schemathesis"]
+"""Loading that plugin of pytest takes longer than all the others together."""
 TESTS = """
 from aiplayground.testing import BackendConformance, Subject
 
@@ -39,6 +41,7 @@ def run(folder: Path, subject: str, *options: str) -> tuple[int, str, dict[str, 
         "-q",
         "-p",
         "no:asyncio",
+        *QUICKLY,
         *plugin,
         f"--conformance-report={report}",
     ]
@@ -104,7 +107,17 @@ def test_without_conformance_tests_nothing_is_shown(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text("def test_it():\n    assert True\n", encoding="utf-8")
     plugin = [] if _is_installed() else ["-p", "aiplayground.testing.plugin"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", *plugin, "test_other.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            "/dev/null",
+            *QUICKLY,
+            *plugin,
+            "test_other.py",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._host import Host
     from ._router import Route
     from ._service import Service
+    from ._services import Services
     from .admission import LoadPlan
     from .status import ServiceInfo
     from .types import (
@@ -52,7 +53,7 @@ INSTALL_HINT = "Install one, for instance: pip install aiplayground-llamacpp"
 class Inference:
     """The requests of one kernel."""
 
-    def __init__(self, host: Host, services: Mapping[str, Service]) -> None:
+    def __init__(self, host: Host, services: Services) -> None:
         self._host = host
         self._services = services
         self._catalogue: list[ModelInfo] | None = None

@@ -14,8 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -31,9 +30,8 @@ from .parent import inherited_socket, watch_parent
 from .protocol import ERROR_PREFIX, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
-    import uvicorn
-
     from .host import Host
+    from .server import OwnedServer
 
 Task: TypeAlias = "asyncio.Task[None]"
 
@@ -142,14 +140,13 @@ async def _serve(engine: Engine, options: argparse.Namespace, sock: socket.socke
     launch = asyncio.create_task(_launch(host, options))
     # Let the engine start: it works in its own thread while the server is imported here.
     await asyncio.sleep(0)
-    ended = asyncio.Event()
-    server = _make_server(host, ended)
+    server = _make_server(host)
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     stopping = asyncio.create_task(stop.wait())
     try:
         await _until_stopped(launch, serving, stopping)
     finally:
-        ended.set()
+        server.end()
         launch.cancel()
         # Answers in progress end with an error now: nothing keeps the server waiting.
         await _close(engine)
@@ -173,23 +170,13 @@ async def _launch(host: Host, options: argparse.Namespace) -> None:
     gc.freeze()
 
 
-def _make_server(host: Host, ended: asyncio.Event) -> uvicorn.Server:
+def _make_server(host: Host) -> OwnedServer:
     import uvicorn
 
     from .app import App
+    from .server import OwnedServer
 
-    class Server(uvicorn.Server):
-        """Serves until `ended`, rather than look ten times a second whether to go on."""
-
-        @contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            # uvicorn would end by raising the signal again: exit code -15 instead of 0.
-            yield
-
-        async def main_loop(self) -> None:
-            await ended.wait()
-
-    return Server(
+    return OwnedServer(
         uvicorn.Config(
             App(host, os.environ.pop(TOKEN_VARIABLE, None)),
             log_config=None,

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import uvicorn
 
 from aiplayground.errors import FailureClass, ServiceFailed
+from aiplayground.serving.server import OwnedServer
 
 from .protocol import ConnectionLimits, LimitedProtocol
 
@@ -29,15 +28,6 @@ PING_INTERVAL = 20.0
 """Seconds between pings of a WebSocket; one that does not answer in as many is closed."""
 
 
-class InProcessServer(uvicorn.Server):
-    """A server whose process belongs to somebody else."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to whoever owns the process."""
-        yield
-
-
 class Server:
     """Serves an ASGI application on a bound socket; `grace` is in seconds."""
 
@@ -45,7 +35,7 @@ class Server:
         self, app: Any, limits: ConnectionLimits, log: logging.Logger, *, grace: float
     ) -> None:
         self._log = log
-        self._server = InProcessServer(
+        self._server = OwnedServer(
             uvicorn.Config(
                 app,
                 http=partial(LimitedProtocol, limits=limits, log=log),  # type: ignore[arg-type]  # made like a class
@@ -90,6 +80,7 @@ class Server:
         if self._task is None:
             return
         self._server.should_exit = True
+        self._server.end()
         await asyncio.wait({self._task})
         if not self._task.cancelled() and (error := self._task.exception()) is not None:
             raise error
