@@ -57,15 +57,19 @@ async def test_requests_that_come_together_are_answered_in_turn(tmp_path: Path) 
         writer.close()
 
 
-@pytest.mark.parametrize("size", [1, 100_000, 1_000_000])
+@pytest.mark.parametrize(
+    "sent",
+    [post(), post(user="x" * 100_000), post(user="x" * 1_000_000), post() + GET],
+    ids=["little", "much", "more", "another"],
+)
 async def test_a_client_that_leaves_is_noticed_whatever_it_has_sent(
-    tmp_path: Path, size: int
+    tmp_path: Path, sent: bytes
 ) -> None:
     fake = Fake()
     fake.answering = asyncio.Event()
     async with gateway(tmp_path, fake) as (_, client), asyncio.timeout(20):
         _, writer = await opened(client)
-        writer.write(post(user="x" * size))
+        writer.write(sent)
         await eventually(lambda: "chat m" in fake.calls)
         writer.close()
         await eventually(lambda: fake.closed)
