@@ -18,7 +18,7 @@ GET = b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WHOLE = b'{"status":"ok","version":"3.0.0"}'
 
 
-def post(**more: object) -> bytes:
+def post(**more: str) -> bytes:
     body = json.dumps(question(**more)).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
