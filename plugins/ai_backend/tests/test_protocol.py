@@ -18,8 +18,8 @@ GET = b"GET /healthy HTTP/1.1\r\nHost: localhost\r\n\r\n"
 WHOLE = b'{"status":"ok","version":"3.0.0"}'
 
 
-def post() -> bytes:
-    body = json.dumps(question()).encode()
+def post(**more: str) -> bytes:
+    body = json.dumps(question(**more)).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -31,7 +31,7 @@ async def opened(client: httpx.AsyncClient) -> tuple[asyncio.StreamReader, async
 async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "KEEP_ALIVE", 0.2)
+    monkeypatch.setattr(server, "KEEP_ALIVE", 1.0)
     fake = Fake()
     fake.answering = asyncio.Event()
     async with gateway(tmp_path, fake) as (_, client), asyncio.timeout(20):
@@ -40,7 +40,7 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
         await reader.readuntil(WHOLE)
         writer.write(post())
         await eventually(lambda: "chat m" in fake.calls)
-        await asyncio.sleep(0.5)  # more than an idle one would be given
+        await asyncio.sleep(1.2)  # more than an idle one would be given
         fake.answering.set()
         answer = await reader.read()  # to the end: it was closed, after the answer
         writer.close()
@@ -55,6 +55,24 @@ async def test_requests_that_come_together_are_answered_in_turn(tmp_path: Path) 
         for expected in (WHOLE, b'"content":"abc"', WHOLE):
             await reader.readuntil(expected)
         writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [post(), post(user="x" * 100_000), post(user="x" * 1_000_000), post() + GET],
+    ids=["little", "much", "more", "another"],
+)
+async def test_a_client_that_leaves_is_noticed_whatever_it_has_sent(
+    tmp_path: Path, sent: bytes
+) -> None:
+    fake = Fake()
+    fake.answering = asyncio.Event()
+    async with gateway(tmp_path, fake) as (_, client), asyncio.timeout(20):
+        _, writer = await opened(client)
+        writer.write(sent)
+        await eventually(lambda: "chat m" in fake.calls)
+        writer.close()
+        await eventually(lambda: fake.closed)
 
 
 async def test_a_body_may_come_in_pieces(tmp_path: Path) -> None:

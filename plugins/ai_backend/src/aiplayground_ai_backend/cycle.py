@@ -87,6 +87,7 @@ class Cycle(RequestResponseCycle):
     def watch(self, gone: Callable[[], None]) -> None:
         """Call `gone` when the client goes away, soon if it has gone; until `unwatch`."""
         self._watchers.add(gone)
+        self.flow.resume_reading()  # it stops at a large body; who reads nothing sees nobody go
         if self.disconnected:
             asyncio.get_running_loop().call_soon(gone)
 
@@ -101,8 +102,9 @@ class Cycle(RequestResponseCycle):
         if self.waiting_for_100_continue and not self.transport.is_closing():
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.waiting_for_100_continue = False
-        while not (self._news or self.disconnected or self.response_complete):
+        if not (self.disconnected or self.response_complete):
             self.flow.resume_reading()
+        while not (self._news or self.disconnected or self.response_complete):
             self._event = self._event or asyncio.Event()
             await self._event.wait()
         if self.disconnected or self.response_complete:
