@@ -67,6 +67,25 @@ def test_what_can_be_is_not(tmp_path: Path, values: dict[str, object]) -> None:
     assert impossible(read_gguf(written(tmp_path / "fine.gguf", values))) is None
 
 
+@pytest.mark.parametrize(
+    ("architecture", "values", "words"),
+    [
+        ("llada-moe", {}, "no experts"),
+        ("llada-moe", EXPERTS, None),
+        ("paddleocr", {}, "no sections"),
+        ("qwen2vl", {"rope.dimension_sections": gg.array(gg.I32, [0, 0, 0, 8])}, "no sections"),
+        ("qwen2vl", {"rope.dimension_sections": gg.array(gg.I32, [2, 3, 3, 0])}, None),
+    ],
+)
+def test_what_an_architecture_cannot_be_without(
+    tmp_path: Path, architecture: str, values: dict[str, object], words: str | None
+) -> None:
+    own = {f"{architecture}.{key}": value for key, value in values.items()}
+    file = Gguf({"general.architecture": architecture, **own}).write(tmp_path / "m.gguf")
+    found = impossible(read_gguf(file))
+    assert found is None if words is None else words in (found or "")
+
+
 def test_where_one_expert_means_none(tmp_path: Path) -> None:
     values = {"general.architecture": "hunyuan-dense", "hunyuan-dense.expert_count": 1}
     assert impossible(read_gguf(Gguf({**MODEL, **values}).write(tmp_path / "h.gguf"))) is None
