@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests import gguf_files as gg
-from tests.gguf_files import MODEL, Gguf
+from tests.gguf_files import MODEL, Gguf, Tensor
 
 from aiplayground.errors import InvalidModelFile
 from aiplayground.gguf import read_gguf
@@ -65,6 +65,13 @@ def test_what_cannot_be_is_refused(tmp_path: Path, values: dict[str, object], wo
 @pytest.mark.parametrize("values", POSSIBLE)
 def test_what_can_be_is_not(tmp_path: Path, values: dict[str, object]) -> None:
     assert impossible(read_gguf(written(tmp_path / "fine.gguf", values))) is None
+
+
+def test_a_tensor_may_make_embeddings_wider(tmp_path: Path) -> None:
+    wide = {**MODEL, "llama.embedding_length_out": 9}
+    for name, sound in (("dense_2.weight", True), ("blk.0.ffn_up.weight", False)):
+        file = Gguf(wide, (Tensor(name, (4, 9)),)).write(tmp_path / "m.gguf")
+        assert (impossible(read_gguf(file)) is None) == sound
 
 
 @pytest.mark.parametrize(

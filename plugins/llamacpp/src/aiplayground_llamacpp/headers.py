@@ -28,6 +28,9 @@ OF_EXPERTS = frozenset({"bailingmoe2", "glm4moe", "grovemoe", "llada-moe", "smal
 WITH_SECTIONS = frozenset({"paddleocr", "qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"})
 """Architectures whose positions have rows and columns (M-RoPE)."""
 
+_INNER = ("blk.", "token_embd.", "output")
+"""Beginnings of the names of tensors that do not make an embedding wider."""
+
 _EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
 
 
@@ -85,7 +88,8 @@ def _kinds(file: GgufFile) -> Iterator[str]:
 
 def _figures(file: GgufFile) -> Iterator[str]:
     width, out = file.embedding_length, file.hyperparameter("embedding_length_out")
-    if width and out and out > width and not any(out in each.shape[1:] for each in file.tensors):
+    last = [each for each in file.tensors if not each.name.startswith(_INNER)]
+    if width and out and out > width and not any(out in each.shape[1:] for each in last):
         yield f"it makes embeddings of {out} numbers out of {width}"
     for name in _EPSILONS:
         value = file.metadata.get(f"{file.architecture}.attention.{name}", 0.0)
