@@ -145,3 +145,18 @@ def test_what_the_author_of_a_plugin_should_know_is_a_warning(
     plugins = load_plugins([("old", _Backend())], discover=False)
     (warning,) = [each for each in check_plugins(plugins) if each.verdict is Verdict.WARN]
     assert "built for hook API 1 and runs with 2" in warning.message
+
+
+async def test_models_that_no_engine_runs_are_not_taken_for_none() -> None:
+    async def nothing() -> list[Any]:
+        return []
+
+    async def scan() -> Any:
+        return SimpleNamespace(models=[SimpleNamespace(name="guide"), SimpleNamespace(name="mine")])
+
+    kernel: Any = SimpleNamespace(
+        models=nothing, model_problems=nothing, library=SimpleNamespace(scan=scan)
+    )
+    (found,) = [each async for each in check_models(kernel)]
+    assert found.verdict is Verdict.WARN
+    assert found.message.endswith("can run what is here: guide, mine")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests import gguf_files as gg
-from tests.gguf_files import MODEL, Gguf
+from tests.gguf_files import MODEL, Gguf, Tensor
 
 from aiplayground.errors import InvalidModelFile
 from aiplayground.gguf import read_gguf
@@ -65,6 +65,32 @@ def test_what_cannot_be_is_refused(tmp_path: Path, values: dict[str, object], wo
 @pytest.mark.parametrize("values", POSSIBLE)
 def test_what_can_be_is_not(tmp_path: Path, values: dict[str, object]) -> None:
     assert impossible(read_gguf(written(tmp_path / "fine.gguf", values))) is None
+
+
+def test_a_tensor_may_make_embeddings_wider(tmp_path: Path) -> None:
+    wide = {**MODEL, "llama.embedding_length_out": 9}
+    for name, sound in (("dense_2.weight", True), ("blk.0.ffn_up.weight", False)):
+        file = Gguf(wide, (Tensor(name, (4, 9)),)).write(tmp_path / "m.gguf")
+        assert (impossible(read_gguf(file)) is None) == sound
+
+
+@pytest.mark.parametrize(
+    ("architecture", "values", "words"),
+    [
+        ("llada-moe", {}, "no experts"),
+        ("llada-moe", EXPERTS, None),
+        ("paddleocr", {}, "no sections"),
+        ("qwen2vl", {"rope.dimension_sections": gg.array(gg.I32, [0, 0, 0, 8])}, "no sections"),
+        ("qwen2vl", {"rope.dimension_sections": gg.array(gg.I32, [2, 3, 3, 0])}, None),
+    ],
+)
+def test_what_an_architecture_cannot_be_without(
+    tmp_path: Path, architecture: str, values: dict[str, object], words: str | None
+) -> None:
+    own = {f"{architecture}.{key}": value for key, value in values.items()}
+    file = Gguf({"general.architecture": architecture, **own}).write(tmp_path / "m.gguf")
+    found = impossible(read_gguf(file))
+    assert found is None if words is None else words in (found or "")
 
 
 def test_where_one_expert_means_none(tmp_path: Path) -> None:

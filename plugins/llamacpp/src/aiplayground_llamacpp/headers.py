@@ -22,6 +22,15 @@ POOLINGS = (0, 1, 2, 3, 4, 2**32 - 1)
 SCALINGS = ("none", "linear", "yarn", "longrope")
 """Ways of scaling positions, by llama.cpp's names."""
 
+OF_EXPERTS = frozenset({"bailingmoe2", "glm4moe", "grovemoe", "llada-moe", "smallthinker"})
+"""Architectures that are nothing without experts, as llama.cpp asserts."""
+
+WITH_SECTIONS = frozenset({"paddleocr", "qwen2vl", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe"})
+"""Architectures whose positions have rows and columns (M-RoPE)."""
+
+_INNER = ("blk.", "token_embd.", "output")
+"""Beginnings of the names of tensors that do not make an embedding wider."""
+
 _EPSILONS = ("layer_norm_epsilon", "layer_norm_rms_epsilon", "group_norm_epsilon")
 
 
@@ -56,6 +65,8 @@ def _experts(file: GgufFile) -> Iterator[str]:
     taken = file.hyperparameter("expert_group_used_count") or 0
     if count > MOST_EXPERTS or used > count or (count and not used):
         yield f"it uses {used} of {count} experts"
+    if not count and file.architecture in OF_EXPERTS:
+        yield "it has no experts"
     if groups and groups >= count:
         yield f"its {count} experts are in {groups} groups"
     if groups > 1 and (count % groups or not 0 < taken < groups):
@@ -70,11 +81,15 @@ def _kinds(file: GgufFile) -> Iterator[str]:
     scaling = file.metadata.get(key)
     if file.types.get(key) == "string" and scaling not in SCALINGS:
         yield f"its scaling of positions, {str(scaling)[:40]!r}, is unknown"
+    sections = _numbers(file, "rope.dimension_sections") or []
+    if file.architecture in WITH_SECTIONS and not any(sections[:3]):
+        yield "its positions have no sections"
 
 
 def _figures(file: GgufFile) -> Iterator[str]:
     width, out = file.embedding_length, file.hyperparameter("embedding_length_out")
-    if width and out and out > width and not any(out in each.shape[1:] for each in file.tensors):
+    last = [each for each in file.tensors if not each.name.startswith(_INNER)]
+    if width and out and out > width and not any(out in each.shape[1:] for each in last):
         yield f"it makes embeddings of {out} numbers out of {width}"
     for name in _EPSILONS:
         value = file.metadata.get(f"{file.architecture}.attention.{name}", 0.0)
