@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.fakes import PATIENCE, Fake, nothing_leaks
+from tests.fakes import PATIENCE, Fake, descriptors, eventually, nothing_leaks
 from tests.unit.test_files import PNG, TEXT
 from websockets.asyncio.server import ServerConnection, serve
 
@@ -247,10 +247,13 @@ async def test_nothing_is_left_of_a_client(tmp_path: Path) -> None:
             await client.get_services()
         await _settled(before)
         with nothing_leaks():
+            held = descriptors()
             async with AsyncClient(home=tmp_path) as client, aclosing(client.events()) as events:
                 await client.get_services()
                 await anext(events)
             await _settled(before)
+            # The watch of the model folders, which its events began, ends in its own time.
+            await eventually(lambda: descriptors() == held)
         assert kernel._bus._subscribers == []
 
 
