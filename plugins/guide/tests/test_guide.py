@@ -27,7 +27,11 @@ HELD_OUT = HERE / "held_out.jsonl"
 TRAINING = HERE.parent / "training"
 LEAST_SHARE = 0.8
 """Share of the held-out questions that must be answered right."""
-LEAST_SHARE_LATER = 0.9
+LATEST = 53
+"""Questions at the end of the file that were written before this training and never tuned on."""
+LEAST_SHARE_LATEST = 0.75
+"""Share of those that must be answered right."""
+LEAST_SHARE_LATER = 0.85
 """Share of plain questions that must be answered to the letter later in a conversation."""
 
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -187,16 +191,21 @@ def test_plain_question_is_answered_to_the_letter(llama: Llama, topic: Topic) ->
 
 
 @pytest.mark.engine
-def test_held_out_questions(llama: Llama) -> None:
-    answers = {row.question: chat(llama, row.question) for row in HELD}
+@pytest.mark.parametrize(
+    ("held", "least"),
+    [(HELD, LEAST_SHARE), (HELD[-LATEST:], LEAST_SHARE_LATEST)],
+    ids=["all", "latest"],
+)
+def test_held_out_questions(llama: Llama, held: list[HeldOut], least: float) -> None:
+    answers = {row.question: chat(llama, row.question) for row in held}
     wrong = {
         row.question: answers[row.question]
-        for row in HELD
+        for row in held
         if not all(part in answers[row.question] for part in row.contains)
     }
-    share = 1 - len(wrong) / len(HELD)
+    share = 1 - len(wrong) / len(held)
     listing = "\n".join(f"  {question} -> {answer}" for question, answer in wrong.items())
-    assert share >= LEAST_SHARE, f"{share:.0%} of {len(HELD)} right; wrong:\n{listing}"
+    assert share >= least, f"{share:.0%} of {len(held)} right; wrong:\n{listing}"
 
 
 @pytest.mark.engine

@@ -29,6 +29,9 @@ OTHER_WORDS = 0.4
 DRILLS = 0.85
 """Share of the examples that are drills: one question and the opening of its answer."""
 
+PLAIN = 0.05
+"""Share of the questions that are the plain one of a topic, each topic as likely as another."""
+
 POOL = 400
 """Dialogs that are drawn and sorted at a time."""
 
@@ -171,6 +174,9 @@ class DialogSampler:
     def question(self) -> tuple[str, Topic]:
         """A varied question and the topic that it belongs to."""
         rng = self._rng
+        if rng.random() < PLAIN:
+            topic = rng.choice(self._questions.topics)
+            return topic.ask[0], topic
         topic = rng.choices(self._questions.topics, self._weights)[0]
         return vary(self._questions.expand(rng.choice(topic.ask), rng), rng), topic
 

@@ -25,6 +25,10 @@ from .tokenizer import train_tokenizer
 OUTPUT = Path(__file__).parents[1] / "src" / "aiplayground_guide" / "guide.gguf"
 PEAK_RATE = 3e-3
 WARM_UP = 40
+COOLING = 0.6
+"""Share of the steps after which the learning rate falls to nothing."""
+SLOWNESS = 0.6
+"""How far down its slope the cosine would be at the last step."""
 MAX_PARAMETERS = 1_000_000
 AVERAGED = 0.998
 """Decay of the moving average of the weights, which is what ships: it understands more than the
@@ -34,11 +38,12 @@ log = logging.getLogger("guide.training")
 
 
 def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then a cosine down to a fiftieth of the peak."""
+    """Linear warm-up, a slow cosine, and from ``COOLING`` on a straight line down to nothing."""
     if step < WARM_UP:
         return PEAK_RATE * (step + 1) / WARM_UP
-    done = (step - WARM_UP) / max(1, steps - WARM_UP)
-    return PEAK_RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    begin = COOLING * steps
+    kept = PEAK_RATE * 0.5 * (1 + math.cos(math.pi * min(step, begin) / steps * SLOWNESS))
+    return kept * min(1.0, (steps - step) / (steps - begin))
 
 
 def pad(rows: list[list[int]], filler: int) -> Tensor:
@@ -111,9 +116,9 @@ def round_to_f16(network: nn.Module) -> None:
 def main() -> None:
     """Parse arguments, train, report, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens per step")
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--validate", action="store_true", help="measure on phrasings set aside")
