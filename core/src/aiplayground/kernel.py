@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ._bus import QUEUE_SIZE, Bus, Overflow, Subscription
+from ._catalogue import Catalogue
 from ._contributions import Contributions
 from ._endpoint import attached_keys, endpoints
 from ._files import Opener
@@ -175,7 +176,8 @@ class Kernel:
         self._open_library()
         self._host = self._make_host(ledger)
         self._services.add(self._router.specs, self._host)
-        self._inference = Inference(self._host, self._services)
+        self._catalogue = Catalogue(self._host, self._services)
+        self._inference = Inference(self._host, self._services, self._catalogue)
         self._log_plugins()
         await self._services.open()
         # What still runs when the interpreter exits with the kernel open is ended.
@@ -310,7 +312,7 @@ class Kernel:
         """
         self._refuse_when_closing()
         asked = self._find(service)
-        found, info = await self._inference.resolve_for(asked, model)
+        found, info = await self._catalogue.resolve_for(asked, model)
         if found is not asked:
             await asked.start()
         async with self._inference.using(found, info.name):
@@ -337,7 +339,7 @@ class Kernel:
 
     async def models(self) -> list[ModelInfo]:
         """List every model that a backend which is set up can serve now."""
-        return await self._inference.models()
+        return await self._catalogue.models()
 
     async def model_problems(self) -> tuple[ModelProblem, ...]:
         """List the files in the model folders that cannot be used, each with why."""
@@ -348,7 +350,7 @@ class Kernel:
 
         With a service's name, which of its models is.
         """
-        return await self._inference.default_model(service and self._find(service).name)
+        return await self._catalogue.default_model(service and self._find(service).name)
 
     async def find_model(self, name: str) -> ModelInfo:
         """Return the model that a name means: `model`, or `backend/model`; raises `ModelNotFound`.
@@ -356,7 +358,7 @@ class Kernel:
         Raises `InvalidParameters` where two backends have one of that name.
         """
         self._refuse_when_closing()
-        return (await self._inference.resolve(name))[1]
+        return (await self._catalogue.resolve(name))[1]
 
     def passes_through(self, service: str, hook: str) -> bool:
         """Say whether requests for `hook` may go to the service's worker directly: see `lease`.
@@ -381,11 +383,13 @@ class Kernel:
         backends have one of that name.
         """
         self._refuse_when_closing()
-        return await self._inference.plan(model, self._find(backend).name if backend else None)
+        name = self._find(backend).name if backend else None
+        service, info = await self._catalogue.resolve(model, name)
+        return await self._host.admission.plan(service.name, info.name)
 
     async def model_size(self, service: str, model: str) -> int | None:
         """Return the bytes of a model's files, if its backend says them."""
-        return await self._inference.size_of(service, model)
+        return await self._catalogue.size_of(service, model)
 
     async def unload(self, service: str, model: str) -> None:
         """Free a model's memory; refused while it is in use."""
