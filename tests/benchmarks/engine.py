@@ -120,8 +120,7 @@ def _sharing(model: Path, pairs: int) -> Iterator[Row]:
         _wait_for_steps(child)
         contest = Contest("llama-server --kv-unified", child.port, peer.port, pairs)
         for streams in MANY:
-            for cold in (True, False):
-                yield from contest.rates(streams, cold=cold, bar=SHARE, first=False)
+            yield from contest.rates(streams, cold=False, bar=SHARE, first=False)
 
 
 def _against_python_server(child: Child, model: Path, pairs: int) -> Iterator[Row]:
