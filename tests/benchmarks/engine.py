@@ -129,7 +129,8 @@ def _against_python_server(child: Child, model: Path, pairs: int) -> Iterator[Ro
         return
     with serving(python_server(model), "/v1/models") as peer:
         contest = Contest("llama_cpp.server", child.port, peer.port, pairs)
-        yield from contest.rates(PYTHON_STREAMS, cold=True, bar=PYTHON_SHARE, first=False)
+        for cold in (True, False):
+            yield from contest.rates(PYTHON_STREAMS, cold=cold, bar=PYTHON_SHARE, first=False)
 
 
 def main() -> int:
